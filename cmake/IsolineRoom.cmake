@@ -1,0 +1,38 @@
+# isoline_room(<name> SOURCES ... [DEPENDS <rooms>] [LINK <libraries>] [TESTS ...])
+# One folder = one static library isoline::<name>; tests beside the code become one program <name>_test.
+function(isoline_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPENDS;LINK;PRIVATE_LINK;TESTS;TEST_DEPENDS" ${ARGN})
+  add_library(isoline_${name} STATIC ${ROOM_SOURCES})
+  add_library(isoline::${name} ALIAS isoline_${name})
+  set_target_properties(isoline_${name} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
+  target_compile_features(isoline_${name} PUBLIC cxx_std_20)
+  target_include_directories(isoline_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<INSTALL_INTERFACE:include>)
+  foreach(room ${ROOM_DEPENDS})
+    target_link_libraries(isoline_${name} PUBLIC isoline::${room})
+  endforeach()
+  target_link_libraries(isoline_${name} PUBLIC ${ROOM_LINK} PRIVATE ${ROOM_PRIVATE_LINK})
+  isoline_compile_options(isoline_${name})
+  install(TARGETS isoline_${name} EXPORT isoline-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  if(ISOLINE_BUILD_TESTS AND ROOM_TESTS)
+    add_executable(${name}_test ${ROOM_TESTS})
+    target_link_libraries(${name}_test PRIVATE isoline::${name} GTest::gtest GTest::gtest_main)
+    foreach(room ${ROOM_TEST_DEPENDS})
+      target_link_libraries(${name}_test PRIVATE isoline::${room})
+    endforeach()
+    isoline_compile_options(${name}_test)
+    target_compile_definitions(${name}_test PRIVATE ISOLINE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    add_test(NAME ${name} COMMAND ${name}_test)
+  endif()
+endfunction()
+
+# Warnings, reproducible floating point and sanitizers, the same for every target.
+function(isoline_compile_options target)
+  # No contraction: a*b+c rounds twice everywhere unless a room asks for fma, so results do not depend on the CPU.
+  target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off
+    $<$<BOOL:${ISOLINE_WERROR}>:-Werror>)
+  if(ISOLINE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${ISOLINE_SANITIZE} -fno-omit-frame-pointer)
+    target_link_options(${target} PRIVATE -fsanitize=${ISOLINE_SANITIZE})
+  endif()
+endfunction()

@@ -1,0 +1,66 @@
+// The one interface between Isoline and whatever executes a network.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "isoline/base/result.h"
+#include "isoline/base/shape.h"
+#include "isoline/network/graph.h"
+
+namespace isoline {
+
+enum class Precision { kFloat32, kBFloat16, kFloat16 };
+const char* to_string(Precision p);
+
+struct SessionOptions {
+  Shape3 patch{0, 0, 0};  // spatial shape [z, y, x] of every run
+  int batch = 1;
+  Precision precision = Precision::kFloat32;
+  int threads = 0;  // 0: one per available core
+};
+
+// A network compiled for one shape, batch and precision. Not thread-safe: one run at a time.
+class Session {
+ public:
+  virtual ~Session() = default;
+  // in: [batch, input_channels, z, y, x], out: [batch, output_channels, z, y, x], float32, contiguous,
+  // caller-owned, 64-byte aligned. Blocks until `out` is complete.
+  virtual Status run(const float* in, float* out) = 0;
+  // What really runs, e.g. "openvino 2026.1 CPU, bf16, 2 threads".
+  virtual std::string description() const = 0;
+};
+
+// A way to execute networks. Stateless; safe to use from several threads.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  // One line on what it would run on here, e.g. "CPU, AVX-512, bf16 in hardware".
+  virtual std::string device_description() const = 0;
+  // Explains a refusal; ok means create() is expected to succeed.
+  virtual Status supports(const NetworkGraph& graph, const SessionOptions& options) const = 0;
+  // The graph may be destroyed after the call.
+  virtual Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
+                                                  const SessionOptions& options) const = 0;
+  // An ONNX file with one input [n, c, (z,) y, x] and one output; refused unless overridden.
+  virtual Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
+                                                            int output_channels, int spatial_dims,
+                                                            const SessionOptions& options) const;
+};
+
+// Backends compiled into this program, best first. Filled by backends/registry.
+class BackendRegistry {
+ public:
+  void add(std::unique_ptr<Backend> backend);
+  // An unknown name is an error that lists what there is and how to get the rest.
+  Result<const Backend*> find(const std::string& name) const;
+  std::vector<const Backend*> all() const;
+
+ private:
+  std::vector<std::unique_ptr<Backend>> backends_;
+};
+
+}  // namespace isoline
