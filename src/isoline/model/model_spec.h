@@ -8,10 +8,9 @@
 #include <string>
 #include <vector>
 
-namespace isoline {
+#include "isoline/volume/reader_kind.h"
 
-// imageio/*: which reader's conventions the model was trained with.
-enum class ReaderKind { kSimpleItk, kSimpleItkReorient, kNibabel, kNibabelReorient };
+namespace isoline {
 
 // preprocessing/normalization/default_normalization_schemes.py
 enum class Normalization { kCt, kZScore, kNone, kRescaleTo01, kRgbTo01 };
