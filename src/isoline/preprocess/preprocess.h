@@ -1,0 +1,45 @@
+// Image -> Prepared: transpose, crop, normalise and resample, as nnunetv2's DefaultPreprocessor.run_case_npy.
+#pragma once
+
+#include <optional>
+
+#include "isoline/base/parallel.h"
+#include "isoline/base/result.h"
+#include "isoline/model/model_spec.h"
+#include "isoline/volume/volume.h"
+
+namespace isoline {
+
+// How to undo the transpose and the crop.
+struct CropRecord {
+  Vec3<int> transpose_forward{0, 1, 2};  // new axis a is file axis transpose_forward[a]
+  Shape3 shape_before{0, 0, 0};          // transposed, before the crop
+  Box3 box;                              // the crop, in transposed axes
+};
+
+// How to undo the resampling.
+struct ResampleRecord {
+  Shape3 shape_before{0, 0, 0};  // after the crop
+  Shape3 shape_after{0, 0, 0};   // the network's grid
+  Vec3<double> spacing_before_mm{1, 1, 1}, spacing_after_mm{1, 1, 1};
+};
+
+// What tiles are cut from: [c, z, y, x], float32, in transposed axes; then the one-hot channels of a cascade.
+struct Prepared {
+  int64_t channels = 0;
+  Shape3 shape{0, 0, 0};
+  Buffer<float> data;
+  CropRecord crop;
+  ResampleRecord resample;
+};
+
+// previous_stage: labels on the *original* grid in file order; required exactly when spec.previous_stage is set.
+// Errors: wrong channel count, unsupported spline order, values the normalisation refuses (RGBTo01 outside 0..255),
+// a resampled shape with no voxels. `image` is not modified; it may be freed afterwards.
+Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
+                            ThreadPool& pool);
+
+// The shape preprocess() would give, without doing it (for memory estimates). Needs only the crop's shape.
+Shape3 resampled_shape(const Shape3& cropped, const Vec3<double>& spacing_mm, const ModelSpec& spec);
+
+}  // namespace isoline
