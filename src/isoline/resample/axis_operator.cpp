@@ -46,6 +46,7 @@ LinearTaps make_linear_taps(int64_t n_in, int64_t n_out, int order, GridRule rul
         w = c - std::floor(c);
       }
     }
+    if (w == 0) hi = lo;  // the other sample does not count
     t.lo[size_t(k)] = int32_t(lo);
     t.hi[size_t(k)] = int32_t(hi);
     t.w_lo[size_t(k)] = 1.0 - w;

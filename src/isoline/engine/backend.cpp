@@ -1,0 +1,38 @@
+#include "isoline/engine/backend.h"
+
+namespace isoline {
+
+const char* to_string(Precision p) {
+  switch (p) {
+    case Precision::kFloat32: return "fp32";
+    case Precision::kBFloat16: return "bf16";
+    case Precision::kFloat16: return "fp16";
+  }
+  return "unknown";
+}
+
+Result<std::unique_ptr<Session>> Backend::create_from_onnx(const std::string& file, int, int, int,
+                                                           const SessionOptions&) const {
+  return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not run ONNX files", file,
+               "Use --backend openvino."};
+}
+
+void BackendRegistry::add(std::unique_ptr<Backend> backend) { backends_.push_back(std::move(backend)); }
+
+Result<const Backend*> BackendRegistry::find(const std::string& name) const {
+  std::string names;
+  for (const auto& b : backends_) {
+    if (b->name() == name) return static_cast<const Backend*>(b.get());
+    names += (names.empty() ? "" : ", ") + b->name();
+  }
+  return Error{ErrorCode::kNotFound, "backend '" + name + "' is not in this build (it has: " + names + ")", "--backend",
+               "Configure with -DISOLINE_BACKEND_<NAME>=ON; docs/guides/build.md says what each needs."};
+}
+
+std::vector<const Backend*> BackendRegistry::all() const {
+  std::vector<const Backend*> out;
+  for (const auto& b : backends_) out.push_back(b.get());
+  return out;
+}
+
+}  // namespace isoline

@@ -1,0 +1,298 @@
+#include "isoline/postprocess/label_exporter.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "isoline/base/simd.h"
+#include "isoline/resample/anisotropy.h"
+
+namespace isoline {
+namespace {
+
+// Code of a voxel whose decision arithmetic could change.
+constexpr uint16_t kUndecided = 0xffff;
+// Regions use the sign pattern of all heads as code; more heads than this are always evaluated.
+constexpr int64_t kMaxCodedRegions = 15;
+// |logit| above which neither interpolation, binary16 rounding nor float32 sigmoid can cross 0.5.
+constexpr float kSafeRegionLogit = 1e-4f;
+
+// Rounds to the nearest binary16 value, ties to even, in one step (through float would round twice).
+float round_to_half(double v) {
+  const double mag = std::abs(v);
+  if (!(mag < 65520.0)) return std::isnan(v) ? NAN : std::copysign(INFINITY, float(v));
+  if (mag < 6.103515625e-05) {
+    constexpr double magic = 268435456.0;  // 2^28: its last place is 2^-24, the subnormal step
+    return float(std::copysign((mag + magic) - magic, v));
+  }
+  uint64_t bits = std::bit_cast<uint64_t>(v);
+  bits += 0x1ffffffffffull + ((bits >> 42) & 1);
+  bits &= ~((uint64_t{1} << 42) - 1);
+  return float(std::bit_cast<double>(bits));
+}
+
+// torch.sigmoid on float32.
+float sigmoid(float v) { return 1.0f / (1.0f + std::exp(-v)); }
+
+ISOLINE_MULTIVERSION void codes_of_row_argmax(const half_t* logits, int64_t head_stride, int64_t heads, int64_t n,
+                                              bool exact, float* work, uint16_t* codes) {
+  // work: [4][n]: best, second, largest magnitude, current head
+  float *best = work, *second = work + n, *mag = work + 2 * n, *v = work + 3 * n;
+  for (int64_t x = 0; x < n; ++x) {
+    best[x] = -std::numeric_limits<float>::infinity();
+    second[x] = best[x];
+    mag[x] = 0;
+    codes[x] = 0;
+  }
+  for (int64_t h = 0; h < heads; ++h) {
+    convert(logits + h * head_stride, v, size_t(n));
+    for (int64_t x = 0; x < n; ++x) {
+      const bool above = v[x] > best[x];
+      const float loser = above ? best[x] : v[x];
+      second[x] = loser > second[x] ? loser : second[x];
+      best[x] = above ? v[x] : best[x];
+      codes[x] = above ? uint16_t(h) : codes[x];
+      const float m = std::fabs(v[x]);
+      mag[x] = m > mag[x] ? m : mag[x];
+    }
+  }
+  if (exact) return;
+  // Interpolated gap >= weighted gaps > one binary16 step of the largest interpolated magnitude: order survives.
+  for (int64_t x = 0; x < n; ++x)
+    codes[x] = best[x] - second[x] > mag[x] * 0x1.02p-10f + 1e-6f ? codes[x] : kUndecided;
+}
+
+ISOLINE_MULTIVERSION void codes_of_row_regions(const half_t* logits, int64_t head_stride, int64_t heads, int64_t n,
+                                               float* v, uint16_t* codes) {
+  std::memset(codes, 0, size_t(n) * sizeof(uint16_t));
+  for (int64_t h = 0; h < heads; ++h) {
+    convert(logits + h * head_stride, v, size_t(n));
+    for (int64_t x = 0; x < n; ++x) {
+      const uint16_t bit = v[x] > 0 ? uint16_t(1 << h) : uint16_t(0);
+      codes[x] = std::fabs(v[x]) > kSafeRegionLogit ? uint16_t(codes[x] | bit) : kUndecided;
+    }
+  }
+}
+
+// common[x] = the code all four rows share, or kUndecided. Returns whether one decided code fills the row.
+ISOLINE_MULTIVERSION bool merge_rows(const uint16_t* a, const uint16_t* b, const uint16_t* c, const uint16_t* d,
+                                     int64_t n, uint16_t* common) {
+  uint16_t differs = 0;
+  const uint16_t first = a[0];
+  for (int64_t x = 0; x < n; ++x) {
+    const uint16_t off = uint16_t((a[x] ^ b[x]) | (a[x] ^ c[x]) | (a[x] ^ d[x]));
+    common[x] = off ? kUndecided : a[x];
+    differs = uint16_t(differs | (common[x] ^ first));
+  }
+  return differs == 0 && first != kUndecided;
+}
+
+}  // namespace
+
+Result<LabelExporter> LabelExporter::create(const ModelSpec& spec, const CropRecord& crop,
+                                            const ResampleRecord& resample, ThreadPool& pool, bool with_probabilities) {
+  const ResampleSpec& r = spec.resample_probabilities;
+  if (r.function == ResampleFunction::kDefault && (r.order != 1 && r.order != 0))
+    return Error{ErrorCode::kUnsupported, "order " + std::to_string(r.order) + " is not supported for logits",
+                 "resampling_fn_probabilities_kwargs.order", "Orders 0 and 1 are."};
+  if (r.function == ResampleFunction::kDefault && r.order_z != 0)
+    return Error{ErrorCode::kUnsupported, "order_z " + std::to_string(r.order_z) + " is not supported for logits",
+                 "resampling_fn_probabilities_kwargs.order_z", "Only order_z 0 is."};
+  if (r.function == ResampleFunction::kNone && resample.shape_before != resample.shape_after)
+    return Error{ErrorCode::kUnsupported, "logits stay on the network's grid but the data was resampled",
+                 "resampling_fn_probabilities", "The reference cannot export this either."};
+  return LabelExporter(spec, crop, resample, pool, with_probabilities);
+}
+
+LabelExporter::LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
+                             ThreadPool& pool, bool with_probabilities)
+    : heads_(spec.labels.heads), regions_(spec.labels.has_regions),
+      torch_(spec.resample_probabilities.function == ResampleFunction::kTorch),
+      identity_(resample.shape_before == resample.shape_after), with_probabilities_(with_probabilities),
+      regions_class_order_(spec.labels.regions_class_order), crop_(crop), resample_(resample), pool_(&pool) {
+  const ResampleSpec& r = spec.resample_probabilities;
+  const auto coarse = separate_axis(r.force_separate_z, resample.spacing_after_mm, resample.spacing_before_mm);
+  const GridRule rule = torch_ ? GridRule::kTorch : GridRule::kZoom;
+  for (int a = 0; a < 3; ++a) {
+    const auto i = size_t(a);
+    const int order = coarse == a ? 0 : torch_ ? 1 : r.order;
+    taps_[i] = make_linear_taps(resample.shape_after[i], resample.shape_before[i], order, rule);
+  }
+  const int64_t codes = regions_ ? int64_t{1} << std::min(heads_, kMaxCodedRegions) : heads_;
+  label_of_code_.resize(size_t(codes));
+  for (int64_t code = 0; code < codes; ++code) {
+    uint16_t label = uint16_t(code);  // softmax: the channel index, as the reference's argmax
+    if (regions_) {
+      label = 0;
+      for (int64_t h = 0; h < std::min(heads_, kMaxCodedRegions); ++h)
+        if (code >> h & 1) label = uint16_t(regions_class_order_[size_t(h)]);
+    }
+    label_of_code_[size_t(code)] = label;
+  }
+  // Strides of transposed axes in file order: transposed axis a is file axis transpose_forward[a].
+  for (size_t a = 0; a < 3; ++a) file_shape_[size_t(crop_.transpose_forward[a])] = crop_.shape_before[a];
+  const Shape3 stride{file_shape_[1] * file_shape_[2], file_shape_[2], 1};
+  for (size_t a = 0; a < 3; ++a) file_stride_[a] = stride[size_t(crop_.transpose_forward[a])];
+  out_.labels.shape = file_shape_;
+  out_.labels.data = zeroed<uint16_t>(size_t(voxels(file_shape_)));
+  if (with_probabilities_) {
+    out_.probabilities = zeroed<float>(size_t(heads_ * voxels(file_shape_)));
+    if (!regions_)  // outside the crop: background with certainty (revert_cropping_on_probabilities)
+      std::fill_n(out_.probabilities.data(), voxels(file_shape_), 1.0f);
+  }
+}
+
+void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_t row_stride, uint16_t* codes) const {
+  const Shape3 s = resample_.shape_after;
+  pool_->for_each(s[1], 16, [&](int64_t begin, int64_t end) {
+    Buffer<float> work(size_t(4 * s[2]));
+    for (int64_t y = begin; y < end; ++y) {
+      uint16_t* row = codes + y * s[2];
+      if (!regions_)
+        codes_of_row_argmax(logits + y * row_stride, head_stride, heads_, s[2], identity_, work.data(), row);
+      else if (heads_ <= kMaxCodedRegions)
+        codes_of_row_regions(logits + y * row_stride, head_stride, heads_, s[2], work.data(), row);
+      else
+        std::fill_n(row, s[2], kUndecided);
+    }
+  });
+}
+
+// values[h] of one output voxel. taps: the four rows (z lo/hi, y lo/hi), each [head] at a stride of one plane, given
+// as 8 pointers to head 0 of the tap voxels in scipy's order; head stride is the plane size.
+void LabelExporter::evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx,
+                             float* values) const {
+  const int64_t head = resample_.shape_after[1] * resample_.shape_after[2];
+  for (int64_t h = 0; h < heads_; ++h) {
+    if (torch_) {  // float32, nested z(y(x)), not rounded to binary16
+      float v = 0;
+      for (int z = 0; z < 2; ++z) {
+        float plane = 0;
+        for (int y = 0; y < 2; ++y) {
+          const half_t* const* t = taps + z * 4 + y * 2;
+          const float row =
+              half_to_float(t[0][h * head]) * float(wx[0]) + half_to_float(t[1][h * head]) * float(wx[1]);
+          plane = y == 0 ? row * float(wy[0]) : plane + row * float(wy[1]);
+        }
+        v = z == 0 ? plane * float(wz[0]) : v + plane * float(wz[1]);
+      }
+      values[h] = v;
+    } else {
+      double sum = 0;  // ((v * wz) * wy) * wx, added in tap order: NI_ZoomShift
+      for (int k = 0; k < 8; ++k)
+        sum += double(half_to_float(taps[k][h * head])) * wz[k >> 2] * wy[(k >> 1) & 1] * wx[k & 1];
+      values[h] = round_to_half(sum);
+    }
+  }
+}
+
+uint16_t LabelExporter::decide(const float* values) const {
+  if (regions_) {
+    uint16_t label = 0;
+    for (int64_t h = 0; h < heads_; ++h)
+      if (sigmoid(values[h]) > 0.5f) label = uint16_t(regions_class_order_[size_t(h)]);
+    return label;
+  }
+  return uint16_t(std::max_element(values, values + heads_) - values);
+}
+
+void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
+  const Shape3 s = resample_.shape_after, o = resample_.shape_before;
+  const Box3& box = crop_.box;
+  std::atomic<int64_t> evaluated{0};
+  const double wz[2] = {taps_[0].w_lo[size_t(z)], taps_[0].w_hi[size_t(z)]};
+  const LinearTaps &ty = taps_[1], &tx = taps_[2];
+  pool_->for_each(o[1], 16, [&](int64_t begin, int64_t end) {
+    Buffer<uint16_t> common{static_cast<size_t>(s[2])};
+    std::vector<float> values(static_cast<size_t>(heads_));
+    int64_t count = 0;
+    for (int64_t y = begin; y < end; ++y) {
+      const auto yi = size_t(y);
+      const int64_t y0 = ty.lo[yi] * s[2], y1 = ty.hi[yi] * s[2];
+      const bool filled = merge_rows(lo.codes.data() + y0, lo.codes.data() + y1, hi.codes.data() + y0,
+                                     hi.codes.data() + y1, s[2], common.data());
+      const int64_t at = (z + box.lo[0]) * file_stride_[0] + (y + box.lo[1]) * file_stride_[1] +
+                         box.lo[2] * file_stride_[2];
+      uint16_t* out = out_.labels.data.data() + at;
+      if (filled && !with_probabilities_) {
+        const uint16_t label = label_of_code_[common[0]];
+        if (label)
+          for (int64_t x = 0; x < o[2]; ++x) out[x * file_stride_[2]] = label;
+        continue;  // background is there already
+      }
+      const half_t* rows[4] = {lo.logits.data() + y0, lo.logits.data() + y1, hi.logits.data() + y0,
+                               hi.logits.data() + y1};
+      const double wy[2] = {ty.w_lo[yi], ty.w_hi[yi]};
+      for (int64_t x = 0; x < o[2]; ++x) {
+        const auto xi = size_t(x);
+        const int32_t x0 = tx.lo[xi], x1 = tx.hi[xi];
+        const uint16_t code = common[size_t(x0)];
+        if (code == common[size_t(x1)] && code != kUndecided && !with_probabilities_) {
+          out[x * file_stride_[2]] = label_of_code_[code];
+          continue;
+        }
+        const double wx[2] = {tx.w_lo[xi], tx.w_hi[xi]};
+        const half_t* taps[8];
+        for (int k = 0; k < 8; ++k) taps[k] = rows[k >> 1] + (k & 1 ? x1 : x0);
+        evaluate(taps, wz, wy, wx, values.data());
+        ++count;
+        if (!with_probabilities_) {
+          out[x * file_stride_[2]] = decide(values.data());
+          continue;
+        }
+        // The reference then decides on the probabilities (convert_probabilities_to_segmentation).
+        if (regions_) {
+          uint16_t label = 0;
+          for (int64_t h = 0; h < heads_; ++h) {
+            values[size_t(h)] = sigmoid(values[size_t(h)]);
+            if (values[size_t(h)] > 0.5f) label = uint16_t(regions_class_order_[size_t(h)]);
+          }
+          out[x * file_stride_[2]] = label;
+        } else {
+          const float top = *std::max_element(values.begin(), values.end());
+          float sum = 0;
+          for (float& v : values) sum += v = std::exp(v - top);
+          for (float& v : values) v /= sum;
+          out[x * file_stride_[2]] = uint16_t(std::max_element(values.begin(), values.end()) - values.begin());
+        }
+        for (int64_t h = 0; h < heads_; ++h)
+          out_.probabilities[size_t(h * voxels(file_shape_) + at + x * file_stride_[2])] = values[size_t(h)];
+      }
+    }
+    evaluated += count;
+  });
+  out_.evaluated_voxels += evaluated;
+}
+
+Status LabelExporter::add(const LogitSlab& slab) {
+  const Shape3 s = resample_.shape_after;
+  const int64_t plane = s[1] * s[2];
+  auto load = [&](int64_t z) {
+    Plane p{Buffer<half_t>(size_t(heads_ * plane)), Buffer<uint16_t>(size_t(plane))};
+    const half_t* from = slab.data + (z - slab.z_begin) * slab.plane_stride;
+    pool_->for_each(heads_ * s[1], 64, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        std::memcpy(p.logits.data() + r * s[2], from + r / s[1] * slab.head_stride + r % s[1] * slab.row_stride,
+                    size_t(s[2]) * sizeof(half_t));
+    });
+    make_codes(p.logits.data(), plane, s[2], p.codes.data());
+    return p;
+  };
+  for (int64_t z = slab.z_begin; z < slab.z_end; ++z) {
+    Plane current = load(z);
+    // Every output plane whose upper tap is z: its lower tap is z or z - 1.
+    while (next_out_ < resample_.shape_before[0] && taps_[0].hi[size_t(next_out_)] <= z) {
+      const int32_t lo = taps_[0].lo[size_t(next_out_)], hi = taps_[0].hi[size_t(next_out_)];
+      emit(next_out_, lo == z ? current : previous_, hi == z ? current : previous_);
+      ++next_out_;
+    }
+    previous_ = std::move(current);
+  }
+  return {};
+}
+
+LabelExporter::Output LabelExporter::finish() { return std::move(out_); }
+
+}  // namespace isoline
