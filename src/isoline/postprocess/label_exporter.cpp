@@ -166,19 +166,18 @@ void LabelExporter::evaluate(const half_t* const* taps, const double* wz, const 
                              float* values) const {
   const int64_t head = resample_.shape_after[1] * resample_.shape_after[2];
   for (int64_t h = 0; h < heads_; ++h) {
-    if (torch_) {  // float32, nested z(y(x)), not rounded to binary16
-      float v = 0;
+    if (torch_) {  // float32, fused, x inside y inside z, not rounded to binary16 (torch's AVX2 build)
+      auto lerp = [](float a, float b, const double* w) { return std::fma(a, float(w[0]), b * float(w[1])); };
+      float plane[2];
       for (int z = 0; z < 2; ++z) {
-        float plane = 0;
+        float row[2];
         for (int y = 0; y < 2; ++y) {
           const half_t* const* t = taps + z * 4 + y * 2;
-          const float row =
-              half_to_float(t[0][h * head]) * float(wx[0]) + half_to_float(t[1][h * head]) * float(wx[1]);
-          plane = y == 0 ? row * float(wy[0]) : plane + row * float(wy[1]);
+          row[y] = lerp(half_to_float(t[0][h * head]), half_to_float(t[1][h * head]), wx);
         }
-        v = z == 0 ? plane * float(wz[0]) : v + plane * float(wz[1]);
+        plane[z] = lerp(row[0], row[1], wy);
       }
-      values[h] = v;
+      values[h] = lerp(plane[0], plane[1], wz);
     } else {
       double sum = 0;  // ((v * wz) * wy) * wx, added in tap order: NI_ZoomShift
       for (int k = 0; k < 8; ++k)

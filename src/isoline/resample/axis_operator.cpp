@@ -31,7 +31,7 @@ LinearTaps make_linear_taps(int64_t n_in, int64_t n_out, int order, GridRule rul
       if (order == 0) {  // nearest-exact: floor((k + 0.5) * scale), in float
         lo = hi = std::min(n_in - 1, int64_t(std::floor((float(k) + 0.5f) * zoom_f)));
       } else {  // area_pixel_compute_source_index, in float, clamped at 0
-        const float c = std::max(0.0f, zoom_f * (float(k) + 0.5f) - 0.5f);
+        const float c = std::max(0.0f, std::fma(zoom_f, float(k) + 0.5f, -0.5f));
         lo = std::min(n_in - 1, int64_t(c));
         hi = std::min(n_in - 1, lo + 1);
         w = double(std::min(1.0f, std::max(0.0f, c - float(lo))));

@@ -1,0 +1,58 @@
+# The front door. On a fresh Debian 12 (root) `make demo` and `make test` do all set-up themselves.
+BUILD := build-release
+CI_BUILD := build-ci
+ISOLINE := $(BUILD)/apps/isoline/isoline
+CMAKE_FLAGS := -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
+
+.PHONY: help setup build demo test parity bench fuzz asan format format-check clean
+help:
+	@echo "make demo    phantom scan -> labels, Dice and a picture in out/demo"
+	@echo "make test    build with -Werror, check layers and format, run all tests"
+	@echo "make parity  compare every stage with official nnU-Net (installs it into .venv-parity)"
+	@echo "make bench   official nnU-Net beside Isoline on this machine, written to docs/measurements"
+	@echo "make fuzz    libFuzzer targets, FUZZ_SECONDS each (default 600)"
+	@echo "make asan    unit tests under AddressSanitizer and UBSan"
+
+setup:
+	@sh tools/setup.sh
+
+build: setup
+	@cmake --preset release $(CMAKE_FLAGS) >/dev/null
+	@cmake --build --preset release
+
+demo: build
+	@python3 tools/demo.py --isoline $(ISOLINE) --out out/demo
+
+test: setup
+	@cmake --preset ci $(CMAKE_FLAGS) >/dev/null
+	@cmake --build --preset ci
+	@python3 tools/check_layers.py
+	@$(MAKE) --no-print-directory format-check
+	@ctest --test-dir $(CI_BUILD) --output-on-failure
+
+format format-check: setup
+	@git ls-files '*.h' '*.cpp' | xargs clang-format $(if $(filter format,$@),-i,--dry-run -Werror)
+
+parity: build .venv-parity/stamp
+	@.venv-parity/bin/python tools/parity/run_parity.py --isoline $(ISOLINE)
+
+bench: build .venv-parity/stamp
+	@.venv-parity/bin/python bench/bench_engine.py --isoline $(ISOLINE)
+
+# Official nnU-Net for comparisons; never needed to build, run or test Isoline.
+.venv-parity/stamp: tools/parity/requirements.txt | setup
+	@python3 -m venv .venv-parity
+	@.venv-parity/bin/python -m pip install --quiet -r tools/parity/requirements.txt
+	@touch $@
+
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	@sh tools/fuzz.sh $(FUZZ_SECONDS)
+
+asan: setup
+	@cmake --preset asan $(CMAKE_FLAGS) >/dev/null
+	@cmake --build --preset asan
+	@ctest --test-dir build-asan --output-on-failure
+
+clean:
+	rm -rf build-* out
