@@ -241,6 +241,7 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
     ISOLINE_ASSIGN(Prepared prepared, preprocess(image, previous_stage));
     image = Image{};
     out.network_shape = prepared.shape;
+    out.crop = prepared.crop;
     out.times.preprocess_s = seconds_since(start);
 
     start = Clock::now();

@@ -40,6 +40,7 @@ struct Segmentation {
   int64_t windows = 0;          // tiles
   int64_t forwards = 0;         // tiles * mirrors * folds
   Shape3 network_shape{0, 0, 0};
+  CropRecord crop;
   int64_t evaluated_voxels = 0;
 };
 
