@@ -155,11 +155,14 @@ Result<NpyArray> parse_npy(std::span<const std::byte> bytes) {
     s = take(int16_t{});
   } else if (type == "<u2") {
     s = take(uint16_t{});
+  } else if (type == "<f2") {
+    s = take(half_t{});
+    array.is_half = true;
   } else if (type == "|u1" || type == "<u1") {
     s = take(uint8_t{});
   } else {
     return Error{ErrorCode::kUnsupported, "arrays of type '" + type + "' are not read", "npy",
-                 "Supported: float32, float64, int16, uint16, uint8, little-endian"};
+                 "Supported: float16, float32, float64, int16, uint16, uint8, little-endian"};
   }
   ISOLINE_RETURN_IF_ERROR(std::move(s));
   return array;
@@ -171,14 +174,27 @@ Result<NpyArray> read_npy(const std::string& path, uint64_t max_bytes) {
   return array.ok() ? std::move(array) : Result<NpyArray>(array.error().in(path));
 }
 
+namespace {
+
 template <class T>
-Status write_npy(const std::string& path, std::span<const T> values, const std::vector<int64_t>& shape) {
+Status write_array(const std::string& path, const char* descr, std::span<const T> values,
+                   const std::vector<int64_t>& shape) {
   ISOLINE_RETURN_IF_ERROR(check_shape<T>(path, values.size(), shape));
   ISOLINE_ASSIGN(AtomicFile file, AtomicFile::create(path));
-  const std::string header = npy_header(kDescr<T>, shape);
+  const std::string header = npy_header(descr, shape);
   ISOLINE_RETURN_IF_ERROR(file.write(std::as_bytes(std::span(header.data(), header.size()))));
   ISOLINE_RETURN_IF_ERROR(file.write(std::as_bytes(values)));
   return file.commit();
+}
+
+}  // namespace
+
+template <class T>
+Status write_npy(const std::string& path, std::span<const T> values, const std::vector<int64_t>& shape) {
+  return write_array(path, kDescr<T>, values, shape);
+}
+Status write_npy_half(const std::string& path, std::span<const half_t> values, const std::vector<int64_t>& shape) {
+  return write_array(path, "<f2", values, shape);
 }
 
 template <class T>

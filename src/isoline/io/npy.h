@@ -1,4 +1,4 @@
-// NumPy's files: .npy arrays (C order; float32, float64, int16, uint8, uint16) and compressed .npz archives.
+// NumPy's files: .npy arrays (C order; float16, float32, float64, int16, uint8, uint16) and compressed .npz archives.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "isoline/base/buffer.h"
+#include "isoline/base/half.h"
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
 
@@ -19,6 +20,7 @@ using NpyData =
 struct NpyArray {
   std::vector<int64_t> shape;
   NpyData data;
+  bool is_half = false;  // float16: the bits stand in data as uint16_t (half_t)
   // The values if they are of type T; nullptr otherwise.
   template <class T>
   const Buffer<T>* as() const {
@@ -35,6 +37,9 @@ Result<NpyArray> parse_npy(std::span<const std::byte> bytes);
 // Atomic. T: float, double, int16_t, uint8_t, uint16_t. The product of `shape` must be values.size().
 template <class T>
 Status write_npy(const std::string& path, std::span<const T> values, const std::vector<int64_t>& shape);
+
+// float16 from binary16 bits.
+Status write_npy_half(const std::string& path, std::span<const half_t> values, const std::vector<int64_t>& shape);
 
 // What numpy.savez_compressed(path, **{name: values}) holds: one deflated member "<name>.npy" (zip64 fields
 // always, as numpy writes them). Atomic; compressed by all threads at libdeflate's `level` 1..12.
