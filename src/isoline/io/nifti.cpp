@@ -136,9 +136,14 @@ Result<Reading> interpret(const NiftiHeader& h, ReaderKind kind) {
     return Error{ErrorCode::kUnsupported, what, "NIfTI header, " + field, ""};
   };
   if (is_itk(kind)) {
-    if (h.intent_code == 1004 || h.intent_code == 1005 || h.intent_code == 1006 || h.intent_code == 1007)
-      return unsupported("intent_code", "voxels that are vectors or matrices are not read");
     int64_t axes = h.dim[0];
+    if (h.intent_code == 1004) return unsupported("intent_code", "voxels that are matrices are not read");
+    if (h.intent_code >= 1005 && h.intent_code <= 1007) {
+      // Vectors lie along dim[5], and ITK looks for the last axis longer than 1 before that. One component is a
+      // scalar; more would come out of the reference as channels in the wrong place.
+      if (h.dim[5] != 1) return unsupported("intent_code", "voxels that are vectors are not read");
+      axes = h.dim[4] > 1 ? 4 : h.dim[3] > 1 ? 3 : h.dim[2] > 1 ? 2 : 1;
+    }
     while (axes > 3 && h.dim[size_t(axes)] == 1) --axes;
     if (axes < 2 || axes > 4) return unsupported("dim[0]", std::to_string(axes) + "-D images are not read");
     if (kind == ReaderKind::kSimpleItkReorient && axes != 3)

@@ -153,6 +153,8 @@ Result<NpyArray> parse_npy(std::span<const std::byte> bytes) {
     s = take(double{});
   } else if (type == "<i2") {
     s = take(int16_t{});
+  } else if (type == "<i8") {
+    s = take(int64_t{});
   } else if (type == "<u2") {
     s = take(uint16_t{});
   } else if (type == "<f2") {
@@ -162,7 +164,7 @@ Result<NpyArray> parse_npy(std::span<const std::byte> bytes) {
     s = take(uint8_t{});
   } else {
     return Error{ErrorCode::kUnsupported, "arrays of type '" + type + "' are not read", "npy",
-                 "Supported: float16, float32, float64, int16, uint16, uint8, little-endian"};
+                 "Supported: float16, float32, float64, int16, int64, uint16, uint8, little-endian"};
   }
   ISOLINE_RETURN_IF_ERROR(std::move(s));
   return array;

@@ -1,4 +1,4 @@
-// NumPy's files: .npy arrays (C order; float16, float32, float64, int16, uint8, uint16) and compressed .npz archives.
+// NumPy's files: .npy arrays (C order; float16, float32, float64, int16, int64, uint8, uint16) and compressed .npz archives.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 namespace isoline {
 
 using NpyData =
-    std::variant<Buffer<float>, Buffer<double>, Buffer<int16_t>, Buffer<uint8_t>, Buffer<uint16_t>>;
+    std::variant<Buffer<float>, Buffer<double>, Buffer<int16_t>, Buffer<int64_t>, Buffer<uint8_t>, Buffer<uint16_t>>;
 
 struct NpyArray {
   std::vector<int64_t> shape;
