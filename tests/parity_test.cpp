@@ -32,7 +32,7 @@ struct Golden {
   LoadedModel model() const {
     LoadOptions options;
     for (int f : manifest["folds"]) options.folds.push_back(std::to_string(f));
-    options.checkpoint = manifest["checkpoint"];
+    options.checkpoint_name = manifest["checkpoint"];
     auto m = load_model(file(manifest["model"]), options);
     EXPECT_TRUE(m.ok()) << (m.ok() ? "" : m.error().to_string());
     return m.ok() ? std::move(m).value() : LoadedModel{};

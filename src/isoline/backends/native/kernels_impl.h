@@ -1,0 +1,369 @@
+// Kernel templates shared by the instruction sets. The including file defines, in an unnamed namespace:
+//   V (16 floats) with zero, set1, load, store, add, sub, mul, fma (a*b+c), fnma (c-a*b), max;
+//   Sum (16 doubles) with clear, add(V), store_add(double*);
+//   kMaxRows, kVecs; and for each element type E: load_e, store_e, multiply_step.
+// Included once per instruction set, inside that namespace; no include guard on purpose.
+
+constexpr float kA = float(kPointA), kB = float(kPointB);
+constexpr float kA2 = kA * kA, kB2 = kB * kB, kA3 = kA2 * kA, kB3 = kB2 * kB;
+constexpr float kSumAB = kA2 + kB2, kProdAB = kA2 * kB2;
+
+#define ISOLINE_INLINE inline __attribute__((always_inline))
+
+// One-dimensional input transform: n values d[i * S], in place.
+template <int Tile, int S>
+ISOLINE_INLINE void input_1d(V* d) {
+  if constexpr (Tile == 2) {
+    const V d0 = d[0], d1 = d[S], d2 = d[2 * S], d3 = d[3 * S];
+    d[0] = sub(d2, d0);
+    d[S] = add(d2, d1);
+    d[2 * S] = sub(d2, d1);
+    d[3 * S] = sub(d3, d1);
+  } else if constexpr (Tile == 4) {
+    const V d0 = d[0], d1 = d[S], d2 = d[2 * S], d3 = d[3 * S], d4 = d[4 * S], d5 = d[5 * S];
+    const V a2 = set1(kA2), b2 = set1(kB2), sum = set1(kSumAB), prod = set1(kProdAB);
+    const V ea = fnma(b2, d2, d4), oa = mul(set1(kA), fnma(b2, d1, d3));
+    const V eb = fnma(a2, d2, d4), ob = mul(set1(kB), fnma(a2, d1, d3));
+    d[0] = fma(prod, d0, fnma(sum, d2, d4));
+    d[S] = add(ea, oa);
+    d[2 * S] = sub(ea, oa);
+    d[3 * S] = add(eb, ob);
+    d[4 * S] = sub(eb, ob);
+    d[5 * S] = fma(prod, d1, fnma(sum, d3, d5));
+  }
+}
+
+// One-dimensional output transform: points m[] to Tile values y[].
+template <int Tile>
+ISOLINE_INLINE void output_1d(const V* m, V* y) {
+  if constexpr (Tile == 1) {
+    y[0] = m[0];
+  } else if constexpr (Tile == 2) {
+    y[0] = add(add(m[0], m[1]), m[2]);
+    y[1] = add(sub(m[1], m[2]), m[3]);
+  } else {
+    const V sa = add(m[1], m[2]), da = sub(m[1], m[2]), sb = add(m[3], m[4]), db = sub(m[3], m[4]);
+    y[0] = add(add(m[0], sa), sb);
+    y[1] = fma(set1(kB), db, mul(set1(kA), da));
+    y[2] = fma(set1(kB2), sb, mul(set1(kA2), sa));
+    y[3] = fma(set1(kB3), db, fma(set1(kA3), da, m[5]));
+  }
+}
+
+struct Activation {
+  V scale, shift, slope;
+  explicit Activation(const Source& s)
+      : scale(s.scale ? load(s.scale) : set1(1)), shift(s.shift ? load(s.shift) : zero()),
+        slope(set1(s.slope)) {}
+  ISOLINE_INLINE V operator()(V x) const {
+    const V y = fma(x, scale, shift);
+    return max(y, mul(y, slope));
+  }
+};
+
+template <int TZ, int TY, int TX, class E>
+void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, void* v_out,
+                    int64_t point_stride) {
+  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
+  constexpr int kPadZ = TZ == 1 ? 0 : 1, kPadY = TY == 1 ? 0 : 1, kPadX = TX == 1 ? 0 : 1;
+  const int64_t sz = grid.size[0], sy = grid.size[1], sx = grid.size[2];
+  const E* data = static_cast<const E*>(in.data);
+  const Activation act(in);
+  alignas(64) float tmp[NZ * NY * NX * kLanes];
+  for (int64_t t = t0; t < t1; ++t) {
+    const int64_t x0 = t % grid.tiles[2] * TX - kPadX;
+    const int64_t y0 = t / grid.tiles[2] % grid.tiles[1] * TY - kPadY;
+    const int64_t z0 = t / (grid.tiles[2] * grid.tiles[1]) * TZ - kPadZ;
+    const bool whole_x = x0 >= 0 && x0 + NX <= sx;
+    for (int z = 0; z < NZ; ++z)
+      for (int y = 0; y < NY; ++y) {
+        float* row = tmp + (z * NY + y) * NX * kLanes;
+        V d[NX];
+        if (z0 + z < 0 || z0 + z >= sz || y0 + y < 0 || y0 + y >= sy) {
+#pragma GCC unroll 8
+          for (int x = 0; x < NX; ++x) store(row + x * kLanes, zero());
+          continue;
+        }
+        const E* p = data + (((z0 + z) * sy + y0 + y) * sx + x0) * kLanes;
+        if (whole_x) {
+#pragma GCC unroll 8
+          for (int x = 0; x < NX; ++x) d[x] = act(load_e(p + x * kLanes));
+        } else {
+#pragma GCC unroll 8
+          for (int x = 0; x < NX; ++x)
+            d[x] = x0 + x >= 0 && x0 + x < sx ? act(load_e(p + x * kLanes)) : zero();
+        }
+        input_1d<TX, 1>(d);
+#pragma GCC unroll 8
+        for (int x = 0; x < NX; ++x) store(row + x * kLanes, d[x]);
+      }
+    if constexpr (TY != 1)
+      for (int z = 0; z < NZ; ++z)
+        for (int x = 0; x < NX; ++x) {
+          float* column = tmp + (z * NY * NX + x) * kLanes;
+          V d[NY];
+#pragma GCC unroll 8
+          for (int y = 0; y < NY; ++y) d[y] = load(column + y * NX * kLanes);
+          input_1d<TY, 1>(d);
+#pragma GCC unroll 8
+          for (int y = 0; y < NY; ++y) store(column + y * NX * kLanes, d[y]);
+        }
+    E* v = static_cast<E*>(v_out) + (t - t0) * kLanes;
+    for (int i = 0; i < NY * NX; ++i) {
+      V d[NZ];
+#pragma GCC unroll 8
+      for (int z = 0; z < NZ; ++z) d[z] = load(tmp + (z * NY * NX + i) * kLanes);
+      input_1d<TZ, 1>(d);
+#pragma GCC unroll 8
+      for (int z = 0; z < NZ; ++z) store_e(v + (z * NY * NX + i) * point_stride, d[z]);
+    }
+  }
+}
+
+template <int TZ, int TY, int TX, class E>
+void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, int64_t t0, int64_t t1,
+                     const float* bias_in, void* out, double* stats) {
+  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
+  const int64_t sz = grid.size[0], sy = grid.size[1], sx = grid.size[2];
+  const V bias = bias_in ? load(bias_in) : zero();
+  alignas(64) float tmp[NZ * NY * TX * kLanes];
+  Sum sums, squares;
+  sums.clear();
+  squares.clear();
+  for (int64_t t = t0; t < t1; ++t) {
+    const int64_t x0 = t % grid.tiles[2] * TX;
+    const int64_t y0 = t / grid.tiles[2] % grid.tiles[1] * TY;
+    const int64_t z0 = t / (grid.tiles[2] * grid.tiles[1]) * TZ;
+    const float* m = m_in + (t - t0) * kLanes;
+    for (int i = 0; i < NZ * NY; ++i) {
+      V p[NX], q[TX];
+#pragma GCC unroll 8
+      for (int x = 0; x < NX; ++x) p[x] = load(m + (i * NX + x) * point_stride);
+      output_1d<TX>(p, q);
+#pragma GCC unroll 8
+      for (int x = 0; x < TX; ++x) store(tmp + (i * TX + x) * kLanes, q[x]);
+    }
+    if constexpr (TY != 1)
+      for (int z = 0; z < NZ; ++z)
+        for (int x = 0; x < TX; ++x) {
+          float* column = tmp + (z * NY * TX + x) * kLanes;
+          V p[NY], q[TY];
+#pragma GCC unroll 8
+          for (int y = 0; y < NY; ++y) p[y] = load(column + y * TX * kLanes);
+          output_1d<TY>(p, q);
+#pragma GCC unroll 8
+          for (int y = 0; y < TY; ++y) store(column + y * TX * kLanes, q[y]);
+        }
+    E* to = static_cast<E*>(out) + ((z0 * sy + y0) * sx + x0) * kLanes;
+    const int64_t ez = sz - z0 < TZ ? sz - z0 : TZ, ey = sy - y0 < TY ? sy - y0 : TY;
+    const int64_t ex = sx - x0 < TX ? sx - x0 : TX;
+    V sum = zero(), square = zero();
+    for (int y = 0; y < ey; ++y)
+      for (int x = 0; x < ex; ++x) {
+        V p[NZ], q[TZ];
+#pragma GCC unroll 8
+        for (int z = 0; z < NZ; ++z) p[z] = load(tmp + ((z * NY + y) * TX + x) * kLanes);
+        output_1d<TZ>(p, q);
+        if (ez == TZ) {
+#pragma GCC unroll 8
+          for (int z = 0; z < TZ; ++z) {
+            const V r = add(q[z], bias);
+            sum = add(sum, r);
+            square = fma(r, r, square);
+            store_e(to + ((z * sy + y) * sx + x) * kLanes, r);
+          }
+        } else {
+#pragma GCC unroll 8
+          for (int z = 0; z < TZ; ++z)
+            if (z < ez) {
+              const V r = add(q[z], bias);
+              sum = add(sum, r);
+              square = fma(r, r, square);
+              store_e(to + ((z * sy + y) * sx + x) * kLanes, r);
+            }
+        }
+      }
+    sums.add(sum);
+    squares.add(square);
+  }
+  if (stats) {
+    sums.store_add(stats);
+    squares.store_add(stats + kLanes);
+  }
+}
+
+// The heart: Rows x Vecs accumulators, one broadcast of `a` per row and step. A constant row distance
+// (Stride != 0) turns all addresses into one register plus a displacement.
+template <class E, int Rows, int Vecs, int Stride>
+void micro(const E* __restrict a, int64_t a_row, const int64_t* offsets, int64_t offset_count,
+           int64_t k_per_offset, const E* __restrict b, float* __restrict c, int64_t c_row, int64_t c_vec,
+           bool accumulate) {
+  const int64_t stride = Stride ? Stride : a_row;
+  V acc[Rows][Vecs];
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 2
+      for (int v = 0; v < Vecs; ++v) acc[i][v] = load(c + i * c_row + v * c_vec);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 2
+      for (int v = 0; v < Vecs; ++v) acc[i][v] = zero();
+  }
+  constexpr int kStep = ElementTraits<E>::kPerStep;  // values of k a step consumes
+  for (int64_t o = 0; o < offset_count; ++o) {
+    const E* p = a + offsets[o];
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < k_per_offset; k += kStep) {
+      typename ElementTraits<E>::Operand w[Vecs];
+#pragma GCC unroll 2
+      for (int v = 0; v < Vecs; ++v) w[v] = load_weights(b + v * kLanes * kStep);
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows; ++i) {
+        const auto x = broadcast(p + i * stride + k);
+#pragma GCC unroll 2
+        for (int v = 0; v < Vecs; ++v) acc[i][v] = multiply_step(x, w[v], acc[i][v]);
+      }
+      b += Vecs * kLanes * kStep;
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vecs; ++v) store(c + i * c_row + v * c_vec, acc[i][v]);
+}
+
+template <class E, int Vecs, int Stride>
+ISOLINE_INLINE void micro_rows(int64_t rows, const E* a, int64_t a_row, const int64_t* offsets, int64_t n,
+                               int64_t k, const E* b, float* c, int64_t c_row, int64_t c_vec, bool accumulate) {
+#define ISOLINE_ROWS(R)                                                                            \
+  case R:                                                                                          \
+    if constexpr (R <= max_rows<Vecs>())                                                           \
+      micro<E, R, Vecs, Stride>(a, a_row, offsets, n, k, b, c, c_row, c_vec, accumulate);          \
+    break;
+  switch (rows) {
+    ISOLINE_ROWS(1) ISOLINE_ROWS(2) ISOLINE_ROWS(3) ISOLINE_ROWS(4) ISOLINE_ROWS(5) ISOLINE_ROWS(6)
+    ISOLINE_ROWS(7) ISOLINE_ROWS(8) ISOLINE_ROWS(9) ISOLINE_ROWS(10) ISOLINE_ROWS(11) ISOLINE_ROWS(12)
+    ISOLINE_ROWS(13) ISOLINE_ROWS(14)
+  }
+#undef ISOLINE_ROWS
+}
+
+template <class E, int Vecs>
+ISOLINE_INLINE void multiply_vecs(const E* a, int64_t a_row, const int64_t* offsets, int64_t n, int64_t k,
+                                  const E* b, float* c, int64_t c_row, int64_t c_vec, int64_t rows,
+                                  bool accumulate) {
+  // Chunks of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
+  const int64_t chunks = (rows + max_rows<Vecs>() - 1) / max_rows<Vecs>();
+  for (int64_t i = 0; i < chunks; ++i) {
+    const int64_t r0 = rows * i / chunks, count = rows * (i + 1) / chunks - r0;
+    const E* ai = a + r0 * a_row;
+    float* ci = c + r0 * c_row;
+    if (a_row == kLanes)
+      micro_rows<E, Vecs, kLanes>(count, ai, a_row, offsets, n, k, b, ci, c_row, c_vec, accumulate);
+    else if (a_row == 2 * kLanes)
+      micro_rows<E, Vecs, 2 * kLanes>(count, ai, a_row, offsets, n, k, b, ci, c_row, c_vec, accumulate);
+    else
+      micro_rows<E, Vecs, 0>(count, ai, a_row, offsets, n, k, b, ci, c_row, c_vec, accumulate);
+  }
+}
+
+template <class E>
+void multiply(const void* a, int64_t a_row, const int64_t* offsets, int64_t offset_count, int64_t k_per_offset,
+              const void* b, float* c, int64_t c_row, int64_t c_vec, int64_t rows, int vecs, bool accumulate) {
+  const E* ae = static_cast<const E*>(a);
+  const E* be = static_cast<const E*>(b);
+  if (vecs == 2)
+    multiply_vecs<E, 2>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows, accumulate);
+  else
+    multiply_vecs<E, 1>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows, accumulate);
+}
+
+template <class E>
+void load_patch(const Source& in, const Grid& grid, const Patch& patch, void* to_void) {
+  const Activation act(in);
+  const E* data = static_cast<const E*>(in.data);
+  E* to = static_cast<E*>(to_void);
+  const int64_t nx = patch.extent[2];
+  int64_t lead = -patch.begin[2], end = grid.size[2] - patch.begin[2];  // [lead, end) lies inside
+  lead = lead < 0 ? 0 : lead > nx ? nx : lead;
+  end = end < lead ? lead : end > nx ? nx : end;
+  for (int64_t z = patch.begin[0]; z < patch.begin[0] + patch.extent[0]; ++z)
+    for (int64_t y = patch.begin[1]; y < patch.begin[1] + patch.extent[1]; ++y, to += nx * kLanes) {
+      if (z < 0 || z >= grid.size[0] || y < 0 || y >= grid.size[1]) {
+        for (int64_t x = 0; x < nx; ++x) store_e(to + x * kLanes, zero());
+        continue;
+      }
+      const E* p = data + ((z * grid.size[1] + y) * grid.size[2] + patch.begin[2]) * kLanes;
+      for (int64_t x = 0; x < lead; ++x) store_e(to + x * kLanes, zero());
+      for (int64_t x = lead; x < end; ++x) store_e(to + x * kLanes, act(load_e(p + x * kLanes)));
+      for (int64_t x = end; x < nx; ++x) store_e(to + x * kLanes, zero());
+    }
+}
+
+template <class E>
+void store_plane(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, const float* bias_in, void* out,
+                 int64_t out_row, int64_t out_voxel, double* stats) {
+  const V bias = bias_in ? load(bias_in) : zero();
+  Sum sums, squares;
+  sums.clear();
+  squares.clear();
+  for (int64_t y = 0; y < ny; ++y) {
+    const float* from = acc + y * acc_row;
+    E* to = static_cast<E*>(out) + y * out_row;
+    for (int64_t x0 = 0; x0 < nx; x0 += 64) {  // float32 sums stay short
+      V sum = zero(), square = zero();
+      const int64_t x1 = x0 + 64 < nx ? x0 + 64 : nx;
+      for (int64_t x = x0; x < x1; ++x) {
+        const V r = add(load(from + x * kLanes), bias);
+        sum = add(sum, r);
+        square = fma(r, r, square);
+        store_e(to + x * out_voxel, r);
+      }
+      sums.add(sum);
+      squares.add(square);
+    }
+  }
+  if (stats) {
+    sums.store_add(stats);
+    squares.store_add(stats + kLanes);
+  }
+}
+
+template <class E>
+void load_voxels(const Source& in, int64_t first, int64_t count, float* to) {
+  const Activation act(in);
+  const E* p = static_cast<const E*>(in.data) + first * kLanes;
+  for (int64_t i = 0; i < count; ++i) store(to + i * kLanes, act(load_e(p + i * kLanes)));
+}
+
+template <class E>
+void store_voxels(const float* from, int64_t count, void* to_void) {
+  E* to = static_cast<E*>(to_void);
+  for (int64_t i = 0; i < count; ++i) store_e(to + i * kLanes, load(from + i * kLanes));
+}
+
+template <class E>
+constexpr KernelTable make_table(const char* name) {
+  KernelTable t{};
+  t.name = name;
+  t.element_bytes = int(sizeof(E));
+  t.winograd_input[kWinograd444] = winograd_input<4, 4, 4, E>;
+  t.winograd_input[kWinograd244] = winograd_input<2, 4, 4, E>;
+  t.winograd_input[kWinograd222] = winograd_input<2, 2, 2, E>;
+  t.winograd_input[kWinograd144] = winograd_input<1, 4, 4, E>;
+  t.winograd_input[kWinograd122] = winograd_input<1, 2, 2, E>;
+  t.winograd_output[kWinograd444] = winograd_output<4, 4, 4, E>;
+  t.winograd_output[kWinograd244] = winograd_output<2, 4, 4, E>;
+  t.winograd_output[kWinograd222] = winograd_output<2, 2, 2, E>;
+  t.winograd_output[kWinograd144] = winograd_output<1, 4, 4, E>;
+  t.winograd_output[kWinograd122] = winograd_output<1, 2, 2, E>;
+  t.multiply = multiply<E>;
+  t.multiply_f32 = multiply<float>;
+  t.load_patch = load_patch<E>;
+  t.store_plane = store_plane<E>;
+  t.load_voxels = load_voxels<E>;
+  t.store_voxels = store_voxels<E>;
+  return t;
+}

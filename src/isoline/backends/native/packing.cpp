@@ -1,0 +1,91 @@
+#include "isoline/backends/native/packing.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+
+namespace isoline::native {
+namespace {
+
+// G of F(tile, 3) in Toom-Cook form: row i is (1, p, p^2) / prod over j != i of (p_i - p_j), the last row is
+// infinity. It pairs with the transforms in kernels_impl.h, which take the points in the same order.
+using FilterMatrix = std::array<std::array<double, 3>, 6>;
+FilterMatrix filter_matrix(int tile) {
+  const std::vector<double> points = tile == 2
+                                         ? std::vector<double>{0, 1, -1}
+                                         : std::vector<double>{0, kPointA, -kPointA, kPointB, -kPointB};
+  FilterMatrix g{};
+  for (size_t i = 0; i < points.size(); ++i) {
+    double f = 1;
+    for (size_t j = 0; j < points.size(); ++j)
+      if (j != i) f *= points[i] - points[j];
+    g[i] = {1 / f, points[i] / f, points[i] * points[i] / f};
+  }
+  g[points.size()] = {0, 0, 1};
+  return g;
+}
+
+const FilterMatrix kFilter2 = filter_matrix(2), kFilter4 = filter_matrix(4);
+
+// Transforms the middle axis of [outer][taps][inner]; a tile of 1 leaves it as it is.
+void transform_axis(int tile, int64_t outer, int64_t inner, const double* from, double* to) {
+  if (tile == 1) {
+    std::memcpy(to, from, size_t(outer * inner) * sizeof(double));
+    return;
+  }
+  const FilterMatrix& g = tile == 2 ? kFilter2 : kFilter4;
+  const int64_t n = winograd_points_1d(tile);
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t p = 0; p < n; ++p)
+      for (int64_t i = 0; i < inner; ++i) {
+        const double* f = from + o * 3 * inner + i;
+        const auto& row = g[size_t(p)];
+        to[(o * n + p) * inner + i] = row[0] * f[0] + row[1] * f[inner] + row[2] * f[2 * inner];
+      }
+}
+
+}  // namespace
+
+void store_weight(std::byte* to, bool bf16, int64_t index, double value) {
+  const float f = float(value);
+  if (!bf16) {
+    std::memcpy(to + index * 4, &f, 4);
+    return;
+  }
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  const uint16_t h = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+  std::memcpy(to + index * 2, &h, 2);
+}
+
+void winograd_filter(int kind, const float* filter, double* points) {
+  const int* tile = kWinogradTile[kind];
+  const int64_t taps[3] = {tile[0] == 1 ? 1 : 3, tile[1] == 1 ? 1 : 3, tile[2] == 1 ? 1 : 3};
+  const int64_t ny = winograd_points_1d(tile[1]), nx = winograd_points_1d(tile[2]);
+  double raw[27], along_x[9 * 6], along_y[3 * 36];
+  for (int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i) raw[i] = double(filter[i]);
+  transform_axis(tile[2], taps[0] * taps[1], 1, raw, along_x);
+  transform_axis(tile[1], taps[0], nx, along_x, along_y);
+  transform_axis(tile[0], 1, ny * nx, along_y, points);
+}
+
+Buffer<std::byte> pack_winograd(int kind, const PackedShape& shape, int64_t outputs,
+                                const std::function<const float*(int64_t o, int64_t i)>& weight,
+                                ThreadPool& pool) {
+  const int64_t points = winograd_points(kind);
+  Buffer<std::byte> packed = zeroed<std::byte>(size_t(points * shape.byte_size()));
+  pool.for_each(shape.k, 4, [&](int64_t begin, int64_t end) {
+    double u[216];
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t o = 0; o < outputs; ++o) {
+        const float* filter = weight(o, i);
+        if (!filter) continue;
+        winograd_filter(kind, filter, u);
+        const int64_t index = shape.index(i, o);
+        for (int64_t p = 0; p < points; ++p)
+          store_weight(packed.data() + p * shape.byte_size(), shape.bf16, index, u[p]);
+      }
+  });
+  return packed;
+}
+
+}  // namespace isoline::native
