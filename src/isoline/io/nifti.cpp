@@ -139,8 +139,8 @@ Result<Reading> interpret(const NiftiHeader& h, ReaderKind kind) {
     int64_t axes = h.dim[0];
     if (h.intent_code == 1004) return unsupported("intent_code", "voxels that are matrices are not read");
     if (h.intent_code >= 1005 && h.intent_code <= 1007) {
-      // Vectors lie along dim[5], and ITK looks for the last axis longer than 1 before that. One component is a
-      // scalar; more would come out of the reference as channels in the wrong place.
+      // Vectors lie along dim[5], and ITK looks for the last axis longer than 1 before that. One component is
+      // a scalar; more would come out of the reference as channels in the wrong place.
       if (h.dim[5] != 1) return unsupported("intent_code", "voxels that are vectors are not read");
       axes = h.dim[4] > 1 ? 4 : h.dim[3] > 1 ? 3 : h.dim[2] > 1 ? 2 : 1;
     }
@@ -165,8 +165,8 @@ Result<Reading> interpret(const NiftiHeader& h, ReaderKind kind) {
                                        std::to_string(h.dim[0]) + "-D");
     for (size_t i = 0; i < 3; ++i) r.shape_xyz[i] = h.dim[i + 1];
     const uint64_t least = h.header_bytes() + 4;
-    r.offset = h.vox_offset == 0 ? least : uint64_t(h.vox_offset);
-    if (r.offset < least)
+    r.offset = uint64_t(h.vox_offset);
+    if (r.offset < least)  // nibabel refuses, except 0: then it takes the header itself for voxels
       return Error{ErrorCode::kCorrupt, "voxels would begin inside the header", "NIfTI header, vox_offset",
                    ""};
     if (h.slope != 0 && std::isfinite(h.slope)) {

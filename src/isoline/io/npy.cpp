@@ -195,7 +195,8 @@ template <class T>
 Status write_npy(const std::string& path, std::span<const T> values, const std::vector<int64_t>& shape) {
   return write_array(path, kDescr<T>, values, shape);
 }
-Status write_npy_half(const std::string& path, std::span<const half_t> values, const std::vector<int64_t>& shape) {
+Status write_npy_half(const std::string& path, std::span<const half_t> values,
+                      const std::vector<int64_t>& shape) {
   return write_array(path, "<f2", values, shape);
 }
 

@@ -1,4 +1,5 @@
-// NumPy's files: .npy arrays (C order; float16, float32, float64, int16, int64, uint8, uint16) and compressed .npz archives.
+// NumPy's files: .npy arrays (C order; float16, float32, float64, int16, int64, uint8, uint16) and compressed
+// .npz archives.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@
 
 namespace isoline {
 
-using NpyData =
-    std::variant<Buffer<float>, Buffer<double>, Buffer<int16_t>, Buffer<int64_t>, Buffer<uint8_t>, Buffer<uint16_t>>;
+using NpyData = std::variant<Buffer<float>, Buffer<double>, Buffer<int16_t>, Buffer<int64_t>, Buffer<uint8_t>,
+                             Buffer<uint16_t>>;
 
 struct NpyArray {
   std::vector<int64_t> shape;
@@ -39,7 +40,8 @@ template <class T>
 Status write_npy(const std::string& path, std::span<const T> values, const std::vector<int64_t>& shape);
 
 // float16 from binary16 bits.
-Status write_npy_half(const std::string& path, std::span<const half_t> values, const std::vector<int64_t>& shape);
+Status write_npy_half(const std::string& path, std::span<const half_t> values,
+                      const std::vector<int64_t>& shape);
 
 // What numpy.savez_compressed(path, **{name: values}) holds: one deflated member "<name>.npy" (zip64 fields
 // always, as numpy writes them). Atomic; compressed by all threads at libdeflate's `level` 1..12.
