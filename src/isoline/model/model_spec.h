@@ -24,16 +24,20 @@ struct ChannelSpec {
 };
 
 // preprocessing/resampling/*: function names plans.json may carry.
-enum class ResampleFunction { kDefault /* resample_data_or_seg_to_shape */, kTorch /* resample_torch_fornnunet */,
-                              kNone /* no_resampling_hack */ };
+enum class ResampleFunction {
+  kDefault /* resample_data_or_seg_to_shape */,
+  kTorch /* resample_torch_fornnunet */,
+  kNone /* no_resampling_hack */
+};
 
 struct ResampleSpec {
   ResampleFunction function = ResampleFunction::kDefault;
   bool is_segmentation = false;
-  int order = 3;    // spline order, 0..5; 1 and 3 occur in practice
-  int order_z = 0;  // along the coarse axis when resampled separately
+  int order = 3;                         // spline order, 0..5; 1 and 3 occur in practice
+  int order_z = 0;                       // along the coarse axis when resampled separately
   std::optional<bool> force_separate_z;  // unset: decided by spacing (anisotropy > 3)
-  // kTorch: interpolation mode "linear" or "nearest" for images; memory and device arguments do not matter here.
+  // kTorch: interpolation mode "linear" or "nearest" for images; memory and device arguments do not matter
+  // here.
   std::string torch_mode = "linear";
 };
 
@@ -50,7 +54,7 @@ struct LabelSpec {
   std::vector<int> all_labels;           // sorted, unique, background included, ignore left out
   std::optional<int> ignore_label;
   int heads = 0;  // channels the network gives: regions: foreground.size(); else all_labels.size()
-  int foreground_label_count() const {    // len(LabelManager.foreground_labels)
+  int foreground_label_count() const {  // len(LabelManager.foreground_labels)
     int n = 0;
     for (int l : all_labels) n += l != 0;
     return n;
@@ -61,7 +65,8 @@ enum class ArchitectureKind { kPlainConvUNet, kResidualEncoderUNet };
 enum class NormOp { kInstanceNorm, kNone };
 enum class Nonlinearity { kLeakyRelu, kRelu };
 
-// dynamic_network_architectures: PlainConvUNet / ResidualEncoderUNet arguments. Lists have spatial_dims entries.
+// dynamic_network_architectures: PlainConvUNet / ResidualEncoderUNet arguments. Lists have spatial_dims
+// entries.
 struct ArchitectureSpec {
   ArchitectureKind kind = ArchitectureKind::kPlainConvUNet;
   int spatial_dims = 3;  // 2 or 3
@@ -75,15 +80,16 @@ struct ArchitectureSpec {
   bool norm_affine = true;
   Nonlinearity nonlinearity = Nonlinearity::kLeakyRelu;
   double negative_slope = 0.01;  // of LeakyReLU
-  // ResidualEncoderUNet: "basic" (BasicBlockD) or "bottleneck" is refused by name unless basic; stem channels.
+  // ResidualEncoderUNet: "basic" (BasicBlockD) or "bottleneck" is refused by name unless basic; stem
+  // channels.
   int stem_channels = 0;  // 0: features[0]
 };
 
 struct ModelSpec {
-  std::string folder;         // where it was read from, for messages only
+  std::string folder;  // where it was read from, for messages only
   std::string dataset_name, plans_name, trainer_name, configuration;
-  std::string checkpoint_name;            // e.g. checkpoint_final.pth
-  std::vector<std::string> folds;         // as used, e.g. {"0", "1"} or {"all"}
+  std::string checkpoint_name;     // e.g. checkpoint_final.pth
+  std::vector<std::string> folds;  // as used, e.g. {"0", "1"} or {"all"}
   std::string file_ending = ".nii.gz";
   ReaderKind reader = ReaderKind::kSimpleItk;
   std::vector<int> transpose_forward{0, 1, 2}, transpose_backward{0, 1, 2};
@@ -91,7 +97,8 @@ struct ModelSpec {
   std::vector<int> patch_size;     // after transpose_forward; 2 or 3 entries
   std::vector<ChannelSpec> channels;
   ResampleSpec resample_data, resample_segmentation, resample_probabilities;
-  std::optional<std::vector<int>> mirror_axes;  // inference_allowed_mirroring_axes of the first fold; unset: none
+  std::optional<std::vector<int>>
+      mirror_axes;  // inference_allowed_mirroring_axes of the first fold; unset: none
   LabelSpec labels;
   std::optional<ArchitectureSpec> architecture;  // set for results folders
   std::string onnx_file;                         // set for ONNX bundles
