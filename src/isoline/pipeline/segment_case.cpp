@@ -40,7 +40,7 @@ Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, co
 
   auto from = Clock::now();
   if (options.postprocessing)
-    for (const PostprocessingStep& step : options.postprocessing->steps)
+    for (const KeepLargestComponent& step : options.postprocessing->steps)
       keep_largest_component(s.labels, step.labels, uint16_t(step.background_label));
   s.times.export_s += seconds_since(from);
 

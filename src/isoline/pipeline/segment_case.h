@@ -3,6 +3,7 @@
 
 #include "isoline/io/nifti.h"
 #include "isoline/model/load_model.h"
+#include "isoline/model/postprocessing_spec.h"
 #include "isoline/pipeline/cases.h"
 #include "isoline/pipeline/segmenter.h"
 
