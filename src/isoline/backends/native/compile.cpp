@@ -54,7 +54,8 @@ class Compiler {
     View view;
     view.shape = shape_of(v);
     const int channels = graph_.values[size_t(v)].channels, blocks = (channels + kLanes - 1) / kLanes;
-    const BufferId buffer = new_buffer(int64_t(blocks) * voxels(view.shape) * kLanes * s_.kernels_.element_bytes);
+    const BufferId buffer =
+        new_buffer(int64_t(blocks) * voxels(view.shape) * kLanes * s_.kernels_.element_bytes);
     for (int b = 0; b < blocks; ++b) {
       Block block;
       block.buffer = buffer;
@@ -196,7 +197,8 @@ class Compiler {
     return true;
   }
   static bool standard(const View& view) {
-    return packed(view) && std::all_of(view.blocks.begin(), view.blocks.end(), [](const Block& b) { return b.raw(); });
+    return packed(view) &&
+           std::all_of(view.blocks.begin(), view.blocks.end(), [](const Block& b) { return b.raw(); });
   }
 
   // Greedy: larger buffers first, each at the lowest offset free during its life.
@@ -215,8 +217,9 @@ class Compiler {
     std::vector<BufferId> order;
     for (BufferId id = 0; id < BufferId(buffers.size()); ++id)
       if (!buffers[size_t(id)].external_input && buffers[size_t(id)].first_step >= 0) order.push_back(id);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](BufferId a, BufferId b) { return buffers[size_t(a)].bytes > buffers[size_t(b)].bytes; });
+    std::stable_sort(order.begin(), order.end(), [&](BufferId a, BufferId b) {
+      return buffers[size_t(a)].bytes > buffers[size_t(b)].bytes;
+    });
     int64_t arena = 0;
     std::vector<BufferId> placed;
     for (BufferId id : order) {
@@ -255,7 +258,8 @@ class Compiler {
   bool narrow_ = false, output_written_ = false;
 };
 
-NativeSession::NativeSession(const NetworkGraph& graph, const SessionOptions& options, const KernelTable& kernels)
+NativeSession::NativeSession(const NetworkGraph& graph, const SessionOptions& options,
+                             const KernelTable& kernels)
     : kernels_(kernels), options_(options), pool_(options.threads) {
   in_size_ = graph.input_channels() * voxels(options.patch);
   const ValueDesc& out = graph.values[size_t(graph.output)];

@@ -28,7 +28,9 @@ struct Source {
 // A kernel of 3 with tile 2 takes 4 points, with tile 4 takes 6.
 enum WinogradKind { kWinograd444, kWinograd244, kWinograd222, kWinograd144, kWinograd122, kWinogradKinds };
 constexpr int kWinogradTile[kWinogradKinds][3] = {{4, 4, 4}, {2, 4, 4}, {2, 2, 2}, {1, 4, 4}, {1, 2, 2}};
-constexpr int winograd_points_1d(int tile) { return tile == 1 ? 1 : tile + 2; }
+constexpr int winograd_points_1d(int tile) {
+  return tile == 1 ? 1 : tile + 2;
+}
 constexpr int winograd_points(int kind) {
   return winograd_points_1d(kWinogradTile[kind][0]) * winograd_points_1d(kWinogradTile[kind][1]) *
          winograd_points_1d(kWinogradTile[kind][2]);
@@ -61,8 +63,8 @@ struct KernelTable {
                                           int64_t t1, const float* bias, void* out, double* stats);
   // c[i * c_row + v * c_vec + lane] (+)= sum over o < offset_count, k < k_per_offset of
   //   a[offsets[o] + i * a_row + k] * b[o * k_per_offset + k][v][lane]
-  // for rows i < rows and v < vecs (1 or 2). E products: b comes in pairs of k, [k / 2][v][lane][k % 2], where
-  // E is bfloat16 (k_per_offset even).
+  // for rows i < rows and v < vecs (1 or 2). E products: b comes in pairs of k, [k / 2][v][lane][k % 2],
+  // where E is bfloat16 (k_per_offset even).
   void (*multiply)(const void* a, int64_t a_row, const int64_t* offsets, int64_t offset_count,
                    int64_t k_per_offset, const void* b, float* c, int64_t c_row, int64_t c_vec, int64_t rows,
                    int vecs, bool accumulate);

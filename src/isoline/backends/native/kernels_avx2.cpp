@@ -10,19 +10,37 @@ struct V {
   __m256 a, b;
 };
 #define ISOLINE_V inline __attribute__((always_inline))
-ISOLINE_V V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-ISOLINE_V V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-ISOLINE_V V load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+ISOLINE_V V zero() {
+  return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+ISOLINE_V V set1(float x) {
+  return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+ISOLINE_V V load(const float* p) {
+  return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 ISOLINE_V void store(float* p, V x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
 }
-ISOLINE_V V add(V x, V y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
-ISOLINE_V V sub(V x, V y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-ISOLINE_V V mul(V x, V y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
-ISOLINE_V V fma(V x, V y, V z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
-ISOLINE_V V fnma(V x, V y, V z) { return {_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)}; }
-ISOLINE_V V max(V x, V y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+ISOLINE_V V add(V x, V y) {
+  return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+ISOLINE_V V sub(V x, V y) {
+  return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+ISOLINE_V V mul(V x, V y) {
+  return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+ISOLINE_V V fma(V x, V y, V z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+ISOLINE_V V fnma(V x, V y, V z) {
+  return {_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)};
+}
+ISOLINE_V V max(V x, V y) {
+  return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
 
 struct Sum {
   __m256d s[4];
@@ -53,11 +71,21 @@ struct ElementTraits<float> {
   static constexpr int kPerStep = 1;
   using Operand = V;
 };
-ISOLINE_V V load_e(const float* p) { return load(p); }
-ISOLINE_V void store_e(float* p, V a) { store(p, a); }
-ISOLINE_V V load_weights(const float* p) { return load(p); }
-ISOLINE_V V broadcast(const float* p) { return set1(*p); }
-ISOLINE_V V multiply_step(V x, V w, V c) { return fma(x, w, c); }
+ISOLINE_V V load_e(const float* p) {
+  return load(p);
+}
+ISOLINE_V void store_e(float* p, V a) {
+  store(p, a);
+}
+ISOLINE_V V load_weights(const float* p) {
+  return load(p);
+}
+ISOLINE_V V broadcast(const float* p) {
+  return set1(*p);
+}
+ISOLINE_V V multiply_step(V x, V w, V c) {
+  return fma(x, w, c);
+}
 
 #include "isoline/backends/native/kernels_impl.h"
 }  // namespace
@@ -69,6 +97,8 @@ const KernelTable* avx2_table() {
 }  // namespace isoline::native
 #else
 namespace isoline::native {
-const KernelTable* avx2_table() { return nullptr; }
+const KernelTable* avx2_table() {
+  return nullptr;
+}
 }  // namespace isoline::native
 #endif

@@ -6,8 +6,10 @@
 
 namespace isoline::native {
 namespace {
+// clang-format off: the order matters
 #include "isoline/backends/native/vector_avx512.h"
 #include "isoline/backends/native/kernels_impl.h"
+// clang-format on
 }  // namespace
 
 const KernelTable* avx512_table() {
@@ -17,6 +19,8 @@ const KernelTable* avx512_table() {
 }  // namespace isoline::native
 #else
 namespace isoline::native {
-const KernelTable* avx512_table() { return nullptr; }
+const KernelTable* avx512_table() {
+  return nullptr;
+}
 }  // namespace isoline::native
 #endif

@@ -32,7 +32,9 @@ ISOLINE_V __m512bh broadcast(const BFloat16* p) {
   __builtin_memcpy(&pair, p, 4);
   return (__m512bh)_mm512_set1_epi32(pair);
 }
-ISOLINE_V V multiply_step(__m512bh x, __m512bh w, V c) { return {_mm512_dpbf16_ps(c.v, x, w)}; }
+ISOLINE_V V multiply_step(__m512bh x, __m512bh w, V c) {
+  return {_mm512_dpbf16_ps(c.v, x, w)};
+}
 
 #include "isoline/backends/native/kernels_impl.h"
 }  // namespace
@@ -44,6 +46,8 @@ const KernelTable* avx512_bf16_table() {
 }  // namespace isoline::native
 #else
 namespace isoline::native {
-const KernelTable* avx512_bf16_table() { return nullptr; }
+const KernelTable* avx512_bf16_table() {
+  return nullptr;
+}
 }  // namespace isoline::native
 #endif

@@ -53,7 +53,8 @@ ISOLINE_INLINE void output_1d(const V* m, V* y) {
 struct Activation {
   V scale, shift, slope;
   explicit Activation(const Source& s)
-      : scale(s.scale ? load(s.scale) : set1(1)), shift(s.shift ? load(s.shift) : zero()),
+      : scale(s.scale ? load(s.scale) : set1(1)),
+        shift(s.shift ? load(s.shift) : zero()),
         slope(set1(s.slope)) {}
   ISOLINE_INLINE V operator()(V x) const {
     const V y = fma(x, scale, shift);
@@ -236,16 +237,18 @@ void micro(const E* __restrict a, int64_t a_row, const int64_t* offsets, int64_t
 
 template <class E, int Vecs, int Stride>
 ISOLINE_INLINE void micro_rows(int64_t rows, const E* a, int64_t a_row, const int64_t* offsets, int64_t n,
-                               int64_t k, const E* b, float* c, int64_t c_row, int64_t c_vec, bool accumulate) {
-#define ISOLINE_ROWS(R)                                                                            \
-  case R:                                                                                          \
-    if constexpr (R <= max_rows<Vecs>())                                                           \
-      micro<E, R, Vecs, Stride>(a, a_row, offsets, n, k, b, c, c_row, c_vec, accumulate);          \
+                               int64_t k, const E* b, float* c, int64_t c_row, int64_t c_vec,
+                               bool accumulate) {
+#define ISOLINE_ROWS(R)                                                                   \
+  case R:                                                                                 \
+    if constexpr (R <= max_rows<Vecs>())                                                  \
+      micro<E, R, Vecs, Stride>(a, a_row, offsets, n, k, b, c, c_row, c_vec, accumulate); \
     break;
   switch (rows) {
-    ISOLINE_ROWS(1) ISOLINE_ROWS(2) ISOLINE_ROWS(3) ISOLINE_ROWS(4) ISOLINE_ROWS(5) ISOLINE_ROWS(6)
-    ISOLINE_ROWS(7) ISOLINE_ROWS(8) ISOLINE_ROWS(9) ISOLINE_ROWS(10) ISOLINE_ROWS(11) ISOLINE_ROWS(12)
-    ISOLINE_ROWS(13) ISOLINE_ROWS(14)
+    ISOLINE_ROWS(1)
+    ISOLINE_ROWS(2) ISOLINE_ROWS(3) ISOLINE_ROWS(4) ISOLINE_ROWS(5) ISOLINE_ROWS(6) ISOLINE_ROWS(7)
+        ISOLINE_ROWS(8) ISOLINE_ROWS(9) ISOLINE_ROWS(10) ISOLINE_ROWS(11) ISOLINE_ROWS(12) ISOLINE_ROWS(13)
+            ISOLINE_ROWS(14)
   }
 #undef ISOLINE_ROWS
 }
@@ -270,14 +273,17 @@ ISOLINE_INLINE void multiply_vecs(const E* a, int64_t a_row, const int64_t* offs
 }
 
 template <class E>
-void multiply(const void* a, int64_t a_row, const int64_t* offsets, int64_t offset_count, int64_t k_per_offset,
-              const void* b, float* c, int64_t c_row, int64_t c_vec, int64_t rows, int vecs, bool accumulate) {
+void multiply(const void* a, int64_t a_row, const int64_t* offsets, int64_t offset_count,
+              int64_t k_per_offset, const void* b, float* c, int64_t c_row, int64_t c_vec, int64_t rows,
+              int vecs, bool accumulate) {
   const E* ae = static_cast<const E*>(a);
   const E* be = static_cast<const E*>(b);
   if (vecs == 2)
-    multiply_vecs<E, 2>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows, accumulate);
+    multiply_vecs<E, 2>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows,
+                        accumulate);
   else
-    multiply_vecs<E, 1>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows, accumulate);
+    multiply_vecs<E, 1>(ae, a_row, offsets, offset_count, k_per_offset, be, c, c_row, c_vec, rows,
+                        accumulate);
 }
 
 template <class E>

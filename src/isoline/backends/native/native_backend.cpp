@@ -46,11 +46,12 @@ class NativeBackend final : public Backend {
 
   Status supports(const NetworkGraph& graph, const SessionOptions& options) const override {
     if (!kernels_for(Precision::kFloat32))
-      return Error{ErrorCode::kUnsupported, "the native backend needs a processor with AVX2 and FMA", "--backend",
-                   "Use --backend openvino or --backend reference."};
+      return Error{ErrorCode::kUnsupported, "the native backend needs a processor with AVX2 and FMA",
+                   "--backend", "Use --backend openvino or --backend reference."};
     if (!kernels_for(options.precision))
       return Error{ErrorCode::kUnsupported,
-                   std::string("the native backend cannot run ") + to_string(options.precision) + " on this CPU" +
+                   std::string("the native backend cannot run ") + to_string(options.precision) +
+                       " on this CPU" +
                        (options.precision == Precision::kBFloat16 ? " (it has no AVX-512 BF16)" : ""),
                    "--precision", "Use --precision fp32."};
     ISOLINE_RETURN_IF_ERROR(validate(graph));
@@ -65,7 +66,8 @@ class NativeBackend final : public Backend {
     return {};
   }
 
-  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph, const SessionOptions& options) const override {
+  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
+                                          const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(supports(graph, options));
     std::unique_ptr<Session> session =
         std::make_unique<native::NativeSession>(graph, options, *kernels_for(options.precision));
@@ -75,7 +77,9 @@ class NativeBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_native_backend() { return std::make_unique<NativeBackend>(); }
+std::unique_ptr<Backend> make_native_backend() {
+  return std::make_unique<NativeBackend>();
+}
 
 std::vector<NativeStepTime> native_step_times(const Session& session) {
   return dynamic_cast<const native::NativeSession&>(session).step_times();

@@ -17,9 +17,9 @@ std::unique_ptr<Backend> make_native_backend();
 
 // What one step of a session did in its last run, for benchmarks.
 struct NativeStepTime {
-  std::string name;       // e.g. "conv 3x3x3 64->32 @128x128x128 winograd 4x4x4"
+  std::string name;  // e.g. "conv 3x3x3 64->32 @128x128x128 winograd 4x4x4"
   double duration_ms = 0;
-  int64_t macs = 0;       // of the operation as defined, whatever the algorithm did instead
+  int64_t macs = 0;  // of the operation as defined, whatever the algorithm did instead
 };
 
 struct NativeMemory {

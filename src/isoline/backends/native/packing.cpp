@@ -11,9 +11,8 @@ namespace {
 // infinity. It pairs with the transforms in kernels_impl.h, which take the points in the same order.
 using FilterMatrix = std::array<std::array<double, 3>, 6>;
 FilterMatrix filter_matrix(int tile) {
-  const std::vector<double> points = tile == 2
-                                         ? std::vector<double>{0, 1, -1}
-                                         : std::vector<double>{0, kPointA, -kPointA, kPointB, -kPointB};
+  const std::vector<double> points = tile == 2 ? std::vector<double>{0, 1, -1}
+                                               : std::vector<double>{0, kPointA, -kPointA, kPointB, -kPointB};
   FilterMatrix g{};
   for (size_t i = 0; i < points.size(); ++i) {
     double f = 1;

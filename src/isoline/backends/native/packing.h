@@ -5,9 +5,9 @@
 #include <functional>
 #include <vector>
 
+#include "isoline/backends/native/kernels.h"
 #include "isoline/base/buffer.h"
 #include "isoline/base/parallel.h"
-#include "isoline/backends/native/kernels.h"
 
 namespace isoline::native {
 
@@ -32,12 +32,14 @@ struct PackedShape {
 
 void store_weight(std::byte* to, bool bf16, int64_t index, double value);  // rounds to nearest even
 
-// The transformed filter [kz][ky][kx] -> one value per point of `kind`; a kernel axis of 1 where the tile is 1.
+// The transformed filter [kz][ky][kx] -> one value per point of `kind`; a kernel axis of 1 where the tile
+// is 1.
 void winograd_filter(int kind, const float* filter, double* points);
 
 // weight(o, i): the filter's taps [kz, ky, kx], or null for a padded input channel. The result holds
 // winograd_points(kind) matrices, one after the other.
 Buffer<std::byte> pack_winograd(int kind, const PackedShape& shape, int64_t outputs,
-                                const std::function<const float*(int64_t o, int64_t i)>& weight, ThreadPool& pool);
+                                const std::function<const float*(int64_t o, int64_t i)>& weight,
+                                ThreadPool& pool);
 
 }  // namespace isoline::native

@@ -60,7 +60,8 @@ void NativeSession::parallel(int64_t tasks, const std::function<void(int64_t, st
   });
 }
 
-void NativeSession::finish_norm(NormId id, const double* partial, int64_t parts, int64_t blocks, int64_t count) {
+void NativeSession::finish_norm(NormId id, const double* partial, int64_t parts, int64_t blocks,
+                                int64_t count) {
   Norm& norm = norms_[size_t(id)];
   for (int c = 0; c < norm.channels; ++c) {
     const int64_t block = c / kLanes, lane = c % kLanes;

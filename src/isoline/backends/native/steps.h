@@ -7,25 +7,26 @@ namespace isoline::native {
 
 // What convolutions have in common after their sums.
 struct ConvOutput {
-  BufferId buffer = -1;     // blocked; or -1: the session's output, planar float32 (direct convolution only)
+  BufferId buffer = -1;  // blocked; or -1: the session's output, planar float32 (direct convolution only)
   Shape3 shape{0, 0, 0};
   int channels = 0;
-  std::vector<float> bias;  // padded to 16, or empty
+  std::vector<float> bias;    // padded to 16, or empty
   std::vector<NormId> norms;  // InstanceNorms of this value: the step gathers their statistics
   int64_t blocks() const { return (channels + kLanes - 1) / kLanes; }
   const float* bias_of(int64_t block) const { return bias.empty() ? nullptr : bias.data() + block * kLanes; }
 };
 
 // Estimated cycles (sixteen-lane operations) of one algorithm for one convolution; kind < 0: direct.
-double conv_cost(int kind, const ConvOp& op, const Shape3& out, int64_t in_blocks, int64_t out_blocks, bool bf16);
+double conv_cost(int kind, const ConvOp& op, const Shape3& out, int64_t in_blocks, int64_t out_blocks,
+                 bool bf16);
 // The best Winograd kind for the convolution, or -1.
 int choose_algorithm(const ConvOp& op, const Shape3& out, int64_t in_blocks, int64_t out_blocks, bool bf16);
 
 std::unique_ptr<Step> make_winograd(NativeSession& session, int kind, const ConvOp& op, const View& in,
                                     ConvOutput out);
 // narrow_channels > 0: the input is float32 [z][y][x][narrow_channels] in in.blocks[0].
-std::unique_ptr<Step> make_direct(NativeSession& session, const ConvOp& op, const View& in, int narrow_channels,
-                                  ConvOutput out);
+std::unique_ptr<Step> make_direct(NativeSession& session, const ConvOp& op, const View& in,
+                                  int narrow_channels, ConvOutput out);
 std::unique_ptr<Step> make_transpose(NativeSession& session, const ConvTransposeOp& op, const View& in,
                                      ConvOutput out);
 // The session's planar input to float32 [z][y][x][channels] (narrow) or to blocks.

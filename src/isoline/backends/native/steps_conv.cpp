@@ -6,12 +6,16 @@
 namespace isoline::native {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t align64(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+int64_t align64(int64_t bytes) {
+  return ceil_div(bytes, 64) * 64;
+}
 
 std::string kernel_text(const Vec3<int>& k, int in, int out, const Shape3& shape) {
-  return std::to_string(k[0]) + "x" + std::to_string(k[1]) + "x" + std::to_string(k[2]) + " " + std::to_string(in) +
-         "->" + std::to_string(out) + " @" + to_string(shape);
+  return std::to_string(k[0]) + "x" + std::to_string(k[1]) + "x" + std::to_string(k[2]) + " " +
+         std::to_string(in) + "->" + std::to_string(out) + " @" + to_string(shape);
 }
 
 // For every padded input channel of the view: the channel's number, or -1 for padding.
@@ -153,8 +157,8 @@ class WinogradStep final : public ConvStep {
     s.kernels().multiply(v + p * v_point_ * s.kernels().element_bytes, kLanes, offsets_.data(),
                          int64_t(offsets_.size()), kLanes,
                          weights_.data() + p * packed_.byte_size() + packed_.group_byte_offset(g),
-                         m + p * m_point_ + 2 * g * round_tiles_ * kLanes, kLanes, round_tiles_ * kLanes, rows,
-                         packed_.group_vecs(g), false);
+                         m + p * m_point_ + 2 * g * round_tiles_ * kLanes, kLanes, round_tiles_ * kLanes,
+                         rows, packed_.group_vecs(g), false);
   }
   void transform_out(NativeSession& s, int64_t block, int64_t t0, int64_t t1, int64_t at, const float* m,
                      int64_t part) const {
@@ -169,7 +173,8 @@ class WinogradStep final : public ConvStep {
       const int64_t r0 = r * round_tiles_, r1 = std::min(tiles_, r0 + round_tiles_);
       s.parallel(chunks_ * int64_t(in.size()), [&](int64_t task, std::byte*) {
         const int64_t block = task / chunks_, at = task % chunks_ * chunk_;
-        if (r0 + at < r1) transform_in(s, in[size_t(block)], block, r0 + at, std::min(r1, r0 + at + chunk_), at, v);
+        if (r0 + at < r1)
+          transform_in(s, in[size_t(block)], block, r0 + at, std::min(r1, r0 + at + chunk_), at, v);
       });
       s.parallel(points_, [&](int64_t p, std::byte*) {
         for (int64_t g = 0; g < packed_.groups(); ++g) multiply(s, p, g, r1 - r0, v, m);
@@ -251,7 +256,8 @@ class DirectStep final : public ConvStep {
     const Shape3& shape = out_.shape;
     s.parallel(shape[0] * row_blocks_ * column_parts_, [&](int64_t task, std::byte* scratch) {
       const int64_t part = task / column_parts_, columns = task % column_parts_;
-      const int64_t z = part / row_blocks_, y0 = part % row_blocks_ * rows_, ny = std::min(rows_, shape[1] - y0);
+      const int64_t z = part / row_blocks_, y0 = part % row_blocks_ * rows_,
+                    ny = std::min(rows_, shape[1] - y0);
       Patch patch = patch_;
       patch.begin[0] = z * stride_[0] - (kernel_[0] - 1) / 2;
       patch.begin[1] = y0 * stride_[1] - (kernel_[1] - 1) / 2;
@@ -310,8 +316,8 @@ class DirectStep final : public ConvStep {
     if (out_.buffer >= 0) {
       const int64_t row = shape[2] * kLanes;
       s.kernels().store_plane(sums, sum_row_, ny, shape[2], out_.bias_of(block),
-                              out_block(s, block) + (z * shape[1] + y0) * row * s.kernels().element_bytes, row,
-                              kLanes, stats);
+                              out_block(s, block) + (z * shape[1] + y0) * row * s.kernels().element_bytes,
+                              row, kLanes, stats);
       return;
     }
     const int64_t lanes = std::min<int64_t>(kLanes, out_.channels - block * kLanes);
@@ -344,8 +350,9 @@ class TransposeStep final : public ConvStep {
       if (channel_of[size_t(i)] < 0) continue;
       for (int64_t o = 0; o < out_.channels; ++o)
         for (int64_t t = 0; t < taps_; ++t)
-          store_weight(weights_.data() + t * packed_.byte_size(), packed_.bf16, packed_.index(i, o),
-                       double(op.weight[size_t((channel_of[size_t(i)] * int64_t(out_.channels) + o) * taps_ + t)]));
+          store_weight(
+              weights_.data() + t * packed_.byte_size(), packed_.bf16, packed_.index(i, o),
+              double(op.weight[size_t((channel_of[size_t(i)] * int64_t(out_.channels) + o) * taps_ + t)]));
     }
     const Shape3& shape = in_.shape;
     const int64_t element = session.kernels().element_bytes;
@@ -353,8 +360,7 @@ class TransposeStep final : public ConvStep {
     row_blocks_ = ceil_div(shape[1], rows_);
     patch_bytes_ = align64(packed_.k * rows_ * shape[2] * element);
     task_scratch_bytes = patch_bytes_ + rows_ * shape[2] * 2 * kLanes * 4;
-    for (size_t b = 0; b < in_.blocks.size(); ++b)
-      offsets_.push_back(int64_t(b) * rows_ * shape[2] * kLanes);
+    for (size_t b = 0; b < in_.blocks.size(); ++b) offsets_.push_back(int64_t(b) * rows_ * shape[2] * kLanes);
     name = "transposed conv " + kernel_text(op.stride, in.channels(), out_.channels, out_.shape);
     macs = voxels(out_.shape) * in.channels() * out_.channels;
   }
@@ -368,14 +374,16 @@ class TransposeStep final : public ConvStep {
     const int64_t planes = shape[0] * row_blocks_, tap_parts = planes >= 16 ? 1 : taps_;
     s.parallel(planes * tap_parts, [&](int64_t task, std::byte* scratch) {
       const int64_t plane = task / tap_parts, part = task % tap_parts;
-      const int64_t z = plane / row_blocks_, y0 = plane % row_blocks_ * rows_, ny = std::min(rows_, shape[1] - y0);
+      const int64_t z = plane / row_blocks_, y0 = plane % row_blocks_ * rows_,
+                    ny = std::min(rows_, shape[1] - y0);
       const Patch patch{{z, y0, 0}, {1, ny, shape[2]}};
       for (size_t b = 0; b < in.size(); ++b)
         s.kernels().load_patch(in[b], grid, patch, scratch + offsets_[b] * element);
       float* sums = reinterpret_cast<float*>(scratch + patch_bytes_);
       const int64_t sum_vec = rows_ * shape[2] * kLanes;
       for (int64_t t = taps_ * part / tap_parts; t < taps_ * (part + 1) / tap_parts; ++t) {
-        const int64_t kz = t / (stride_[1] * stride_[2]), ky = t / stride_[2] % stride_[1], kx = t % stride_[2];
+        const int64_t kz = t / (stride_[1] * stride_[2]), ky = t / stride_[2] % stride_[1],
+                      kx = t % stride_[2];
         const int64_t at = (((z * stride_[0] + kz) * out[1] + y0 * stride_[1] + ky) * out[2] + kx) * kLanes;
         for (int64_t g = 0; g < packed_.groups(); ++g) {
           const int vecs = packed_.group_vecs(g);
@@ -383,9 +391,9 @@ class TransposeStep final : public ConvStep {
                                weights_.data() + t * packed_.byte_size() + packed_.group_byte_offset(g), sums,
                                kLanes, sum_vec, ny * shape[2], vecs, false);
           for (int v = 0; v < vecs; ++v)
-            s.kernels().store_plane(sums + v * sum_vec, shape[2] * kLanes, ny, shape[2], out_.bias_of(2 * g + v),
-                                    out_block(s, 2 * g + v) + at * element, stride_[1] * out[2] * kLanes,
-                                    stride_[2] * kLanes, nullptr);
+            s.kernels().store_plane(sums + v * sum_vec, shape[2] * kLanes, ny, shape[2],
+                                    out_.bias_of(2 * g + v), out_block(s, 2 * g + v) + at * element,
+                                    stride_[1] * out[2] * kLanes, stride_[2] * kLanes, nullptr);
         }
       }
     });
@@ -399,11 +407,13 @@ class TransposeStep final : public ConvStep {
 
 }  // namespace
 
-double conv_cost(int kind, const ConvOp& op, const Shape3& out, int64_t in_blocks, int64_t out_blocks, bool bf16) {
+double conv_cost(int kind, const ConvOp& op, const Shape3& out, int64_t in_blocks, int64_t out_blocks,
+                 bool bf16) {
   const double speed = bf16 ? 2 : 1, element = bf16 ? 2 : 4;
   const double in = double(in_blocks * kLanes);
   if (kind < 0)
-    return 1.1 * double(voxels(out)) * op.kernel[0] * op.kernel[1] * op.kernel[2] * in * double(out_blocks) / speed;
+    return 1.1 * double(voxels(out)) * op.kernel[0] * op.kernel[1] * op.kernel[2] * in * double(out_blocks) /
+           speed;
   double tiles = 1;
   for (size_t a = 0; a < 3; ++a) tiles *= double(ceil_div(out[a], kWinogradTile[kind][a]));
   const double points = winograd_points(kind);
@@ -433,8 +443,8 @@ std::unique_ptr<Step> make_winograd(NativeSession& session, int kind, const Conv
                                     ConvOutput out) {
   return std::make_unique<WinogradStep>(session, kind, op, in, std::move(out));
 }
-std::unique_ptr<Step> make_direct(NativeSession& session, const ConvOp& op, const View& in, int narrow_channels,
-                                  ConvOutput out) {
+std::unique_ptr<Step> make_direct(NativeSession& session, const ConvOp& op, const View& in,
+                                  int narrow_channels, ConvOutput out) {
   return std::make_unique<DirectStep>(session, op, in, narrow_channels, std::move(out));
 }
 std::unique_ptr<Step> make_transpose(NativeSession& session, const ConvTransposeOp& op, const View& in,

@@ -135,7 +135,8 @@ class Statistics final : public Step {
 
 class Elementwise final : public Step {
  public:
-  Elementwise(std::vector<View> in, const View& out, float slope) : in_(std::move(in)), out_(out), slope_(slope) {
+  Elementwise(std::vector<View> in, const View& out, float slope)
+      : in_(std::move(in)), out_(out), slope_(slope) {
     for (const View& v : in_) list_buffers(v, reads);
     list_buffers(out, writes);
     name = in_.size() > 1 ? "add" : "copy";
@@ -164,13 +165,15 @@ class Elementwise final : public Step {
       }
       if (slope_ != 1)
         for (int64_t i = 0; i < count * kLanes; ++i) sum[i] = sum[i] > 0 ? sum[i] : slope_ * sum[i];
-      s.kernels().store_voxels(sum, count, block_data(s, out_, b) + first * kLanes * s.kernels().element_bytes);
+      s.kernels().store_voxels(sum, count,
+                               block_data(s, out_, b) + first * kLanes * s.kernels().element_bytes);
     });
   }
 
  private:
   // The channels of output block `b` from input `v`, whatever blocks they lie in there.
-  void gather(NativeSession& s, size_t v, size_t b, int64_t first, int64_t count, float* to, std::byte*) const {
+  void gather(NativeSession& s, size_t v, size_t b, int64_t first, int64_t count, float* to,
+              std::byte*) const {
     const View& in = in_[v];
     if (aligned_[v]) {
       s.kernels().load_voxels(s.source(in.blocks[b], in.shape), first, count, to);
@@ -216,7 +219,8 @@ class Pool final : public Step {
       const Source source = s.source(in_.blocks[b], is);
       for (int kz = 0; kz < stride_[0]; ++kz)
         for (int ky = 0; ky < stride_[1]; ++ky) {
-          s.kernels().load_voxels(source, ((z * stride_[0] + kz) * is[1] + y * stride_[1] + ky) * is[2], is[2], row);
+          s.kernels().load_voxels(source, ((z * stride_[0] + kz) * is[1] + y * stride_[1] + ky) * is[2],
+                                  is[2], row);
           for (int64_t x = 0; x < os[2]; ++x)
             for (int kx = 0; kx < stride_[2]; ++kx)
               for (int64_t lane = 0; lane < kLanes; ++lane)
@@ -238,8 +242,12 @@ class Pool final : public Step {
 std::unique_ptr<Step> make_pack_input(NativeSession&, const View& out, int channels, bool narrow) {
   return std::make_unique<PackInput>(out, channels, narrow);
 }
-std::unique_ptr<Step> make_unpack_output(const View& in) { return std::make_unique<UnpackOutput>(in); }
-std::unique_ptr<Step> make_statistics(const View& in, NormId norm) { return std::make_unique<Statistics>(in, norm); }
+std::unique_ptr<Step> make_unpack_output(const View& in) {
+  return std::make_unique<UnpackOutput>(in);
+}
+std::unique_ptr<Step> make_statistics(const View& in, NormId norm) {
+  return std::make_unique<Statistics>(in, norm);
+}
 std::unique_ptr<Step> make_elementwise(std::vector<View> in, const View& out, float slope) {
   return std::make_unique<Elementwise>(std::move(in), out, slope);
 }
