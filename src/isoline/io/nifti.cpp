@@ -265,6 +265,12 @@ Result<AxisMap> place(const NiftiHeader& h, const Reading& r, ReaderKind kind, S
     }
     geometry = geometry_from(affine, spacing);
   }
+  // Nanometres to a kilometre; anything else would only surface as an absurd resampling further on.
+  for (size_t i = 0; i < 3; ++i)
+    if (!(geometry.spacing_mm[i] >= 1e-6 && geometry.spacing_mm[i] <= 1e6))
+      return Error{ErrorCode::kCorrupt,
+                   "a voxel spacing of " + std::to_string(geometry.spacing_mm[i]) + " mm cannot be",
+                   "NIfTI header, pixdim", "Write the true spacing into the header"};
   source.kind = kind;
   source.dimensions = r.dimensions;
   source.axis = map.axis;

@@ -16,6 +16,8 @@ struct Affine3 {  // 3x4 part of a RAS affine
   std::array<float, 3> offset{};
 };
 
+constexpr double kFarthestMm = 1e9;
+
 float finite_or_zero(double v) {
   return std::isfinite(float(v)) ? float(v) : 0.0f;
 }
@@ -303,7 +305,8 @@ Result<ItkGeometry> itk_geometry(const NiftiHeader& h, int dimensions) {
       for (size_t i = 0; i < n; ++i) g.direction[i][j] /= sum;
     }
     for (size_t i = 0; i < n; ++i)
-      if (!std::isfinite(g.origin_mm[i])) return direction_error("the origin is not finite");
+      if (!(std::abs(g.origin_mm[i]) <= kFarthestMm))
+        return direction_error("the origin is not finite or absurdly far");
     const double det2 = g.direction[0][0] * g.direction[1][1] - g.direction[0][1] * g.direction[1][0];
     if (dimensions == 2 && std::abs(det2) < 1e-12) return direction_error("the image axes are parallel");
   }
@@ -458,9 +461,14 @@ Result<Matrix4> nibabel_affine(const NiftiHeader& h) {
   }
   for (const auto& row : a)
     for (double v : row)
-      if (!std::isfinite(v))
-        return Error{ErrorCode::kCorrupt, "the voxel-to-world matrix is not finite",
+      if (!(std::abs(v) <= kFarthestMm))
+        return Error{ErrorCode::kCorrupt, "the voxel-to-world matrix is not finite or absurdly large",
                      "NIfTI header, sform/qform", "Set a valid sform"};
+  // nibabel would read on, but could not write labels with such a matrix.
+  for (double size : voxel_sizes(a))
+    if (!(size >= 1e-6 && size <= 1e6))
+      return Error{ErrorCode::kCorrupt, "the voxel-to-world matrix has an axis of no plausible length",
+                   "NIfTI header, sform/qform", "Set a valid sform"};
   return a;
 }
 
