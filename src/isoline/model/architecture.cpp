@@ -66,7 +66,7 @@ Status check_kernels_and_strides(const ArchitectureSpec& spec, const JsonField& 
     for (int k : stage)
       if (k % 2 == 0)
         return kernels.unsupported("has the even kernel size " + std::to_string(k),
-                                   "networks with even kernels can be run as ONNX models");
+                                   "Networks with even kernels can be run as ONNX models");
   for (int s : spec.strides[0])
     if (s != 1)
       return strides.unsupported(
@@ -162,7 +162,7 @@ Result<ArchitectureSpec> parse_architecture(const JsonField& architecture) {
   } else {
     return class_field.unsupported(
         "is '" + printable(class_name) + "'; supported: PlainConvUNet, ResidualEncoderUNet",
-        "export other networks to ONNX and describe them in an isoline.json");
+        "Export other networks to ONNX and describe them in an isoline.json");
   }
 
   // Only names listed here become classes in the reference; an unlisted one would make it fail.
@@ -262,7 +262,7 @@ Result<ArchitectureSpec> parse_old_architecture(const FieldLookup& field, int sp
   else
     return class_field.unsupported(
         "is '" + printable(cls) + "'; supported: PlainConvUNet, ResidualEncoderUNet",
-        "export other networks to ONNX and describe them in an isoline.json");
+        "Export other networks to ONNX and describe them in an isoline.json");
   spec.spatial_dims = spatial_dims;
   ISOLINE_ASSIGN(const JsonField encoder, field("n_conv_per_stage_encoder"));
   ISOLINE_ASSIGN(spec.blocks_per_stage, encoder.as_ints(1, kMaxBlocks));

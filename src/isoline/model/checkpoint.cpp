@@ -20,7 +20,7 @@ constexpr uint64_t kMaxPickleBytes = 64u << 20;
 constexpr uint64_t kMaxEntryBytes = uint64_t(16) << 30;
 
 Error not_a_checkpoint(const std::string& what) {
-  return Error{ErrorCode::kCorrupt, what, "", "give a checkpoint_*.pth that nnU-Net's trainer wrote"};
+  return Error{ErrorCode::kCorrupt, what, "", "Give a checkpoint_*.pth that nnU-Net's trainer wrote"};
 }
 
 bool starts_with(std::span<const std::byte> bytes, std::initializer_list<unsigned> prefix) {
@@ -66,7 +66,7 @@ class TensorReader {
         break;
       default:
         return Error{ErrorCode::kUnsupported, std::string("has type ") + to_string(t.storage.type), "",
-                     "weights are float32, float16, bfloat16 or float64"};
+                     "Weights are float32, float16, bfloat16 or float64"};
     }
     const int64_t item = byte_size(t.storage.type);
     int64_t elements = 1, last = t.offset;
@@ -154,7 +154,7 @@ class TensorReader {
       return Error{ErrorCode::kCorrupt,
                    "has a storage of " + std::to_string(it->second.size()) + " bytes instead of " +
                        std::to_string(need),
-                   "", "copy or download the file again"};
+                   "", "Copy or download the file again"};
     return it->second;
   }
 
@@ -179,7 +179,7 @@ Result<std::string> archive_prefix(const ZipArchive& zip) {
   if (!prefix) return not_a_checkpoint("the archive holds no data.pkl");
   if (zip.find(*prefix + "/constants.pkl"))
     return Error{ErrorCode::kUnsupported, "this is a TorchScript file", "",
-                 "give nnU-Net's checkpoint, or export the model to ONNX"};
+                 "Give nnU-Net's checkpoint, or export the model to ONNX"};
   return *prefix;
 }
 
@@ -215,7 +215,7 @@ Result<Checkpoint> read_checkpoint(std::span<const std::byte> bytes, std::shared
   if (starts_with(bytes,
                   {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19}))
     return Error{ErrorCode::kUnsupported, "legacy PyTorch file (the format before PyTorch 1.6)", "",
-                 "load it with PyTorch and save it again with torch.save"};
+                 "Load it with PyTorch and save it again with torch.save"};
   if (!starts_with(bytes, {'P', 'K'})) return not_a_checkpoint("not a PyTorch checkpoint (no zip file)");
   ISOLINE_ASSIGN(const ZipArchive zip, ZipArchive::open(bytes));
   ISOLINE_ASSIGN(const std::string prefix, archive_prefix(zip));
@@ -223,7 +223,7 @@ Result<Checkpoint> read_checkpoint(std::span<const std::byte> bytes, std::shared
     ISOLINE_ASSIGN(const ZipContent order, zip.read(prefix + "/byteorder", 64));
     if (std::string_view(reinterpret_cast<const char*>(order.bytes.data()), order.bytes.size()) != "little")
       return Error{ErrorCode::kUnsupported, "the checkpoint was not written in little-endian byte order", "",
-                   "load it with PyTorch on this machine and save it again"};
+                   "Load it with PyTorch on this machine and save it again"};
   }
   Checkpoint out;
   if (!zip.has_checksums())

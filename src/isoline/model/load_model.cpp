@@ -105,12 +105,12 @@ Result<std::vector<std::string>> find_folds(const fs::path& folder, const std::s
     const std::string fold = name.substr(5);
     if (!is_number(fold) || (fold.size() > 1 && fold[0] == '0'))
       return Error{ErrorCode::kInvalidArgument, "'" + printable(name) + "' is not named after a fold number",
-                   folder.string(), "name the folds to use"};
+                   folder.string(), "Name the folds to use"};
     folds.push_back(fold);
   }
   if (folds.empty())
     return Error{ErrorCode::kNotFound, "no fold_<number>/" + printable(checkpoint) + " found",
-                 folder.string(), "name the folds or the checkpoint to use"};
+                 folder.string(), "Name the folds or the checkpoint to use"};
   return folds;
 }
 
@@ -138,7 +138,7 @@ Result<LoadedModel> load_results_folder(const fs::path& folder, const LoadOption
     auto checkpoint = read_checkpoint(file);
     if (!checkpoint) {
       Error e = std::move(checkpoint).error();
-      if (e.code == ErrorCode::kNotFound) e.remedy = "name folds and a checkpoint that exist";
+      if (e.code == ErrorCode::kNotFound) e.remedy = "Name folds and a checkpoint that exist";
       return e;
     }
     for (const std::string& w : checkpoint->warnings) out.warnings.push_back(file + ": " + w);
@@ -149,7 +149,7 @@ Result<LoadedModel> load_results_folder(const fs::path& folder, const LoadOption
       return Error{
           ErrorCode::kUnsupported,
           "trainer '" + printable(first.trainer_name) + "' replaces the network that plans.json describes",
-          file, "export the model to ONNX and describe it in an isoline.json"};
+          file, "Export the model to ONNX and describe it in an isoline.json"};
     if (std::find(std::begin(kKnownTrainers), std::end(kKnownTrainers), first.trainer_name) ==
         std::end(kKnownTrainers))
       out.warnings.push_back("trainer '" + printable(first.trainer_name) +
@@ -178,30 +178,30 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
   std::error_code ec;
   const fs::file_status status = fs::status(p, ec);
   if (!fs::exists(status))
-    return Error{ErrorCode::kNotFound, "no such model", path, "give a folder or an .onnx file"};
+    return Error{ErrorCode::kNotFound, "no such model", path, "Give a folder or an .onnx file"};
   const bool is_onnx = fs::is_regular_file(status) && p.extension() == ".onnx";
   if (!fs::is_directory(status) && !is_onnx)
     return Error{ErrorCode::kInvalidArgument, "is neither a folder nor an .onnx file", path,
-                 "give an nnU-Net results folder or an ONNX bundle"};
+                 "Give an nnU-Net results folder or an ONNX bundle"};
   const fs::path folder = is_onnx ? (p.has_parent_path() ? p.parent_path() : fs::path(".")) : p;
   const bool has_bundle = fs::is_regular_file(folder / "isoline.json", ec);
   const bool has_plans = fs::is_regular_file(folder / "plans.json", ec);
   if (!is_onnx && has_bundle && has_plans)
     return Error{ErrorCode::kInvalidArgument, "holds both plans.json and isoline.json", path,
-                 "give the .onnx file, or remove one of the two"};
+                 "Give the .onnx file, or remove one of the two"};
   if (is_onnx || has_bundle) {
     if (!options.folds.empty())
-      return Error{ErrorCode::kInvalidArgument, "an ONNX bundle has no folds", path, "leave the folds out"};
+      return Error{ErrorCode::kInvalidArgument, "an ONNX bundle has no folds", path, "Leave the folds out"};
     LoadedModel out;
     ISOLINE_ASSIGN(out.spec, read_isoline_json((folder / "isoline.json").string()));
     if (is_onnx) out.spec.onnx_file = path;
     if (!fs::is_regular_file(out.spec.onnx_file, ec))
-      return Error{ErrorCode::kNotFound, "no such file", out.spec.onnx_file, "put it beside isoline.json"};
+      return Error{ErrorCode::kNotFound, "no such file", out.spec.onnx_file, "Put it beside isoline.json"};
     return out;
   }
   if (!has_plans)
     return Error{ErrorCode::kNotFound, "holds neither plans.json nor isoline.json", path,
-                 "give the folder named TRAINER__PLANS__CONFIGURATION"};
+                 "Give the folder named TRAINER__PLANS__CONFIGURATION"};
   return load_results_folder(p, options);
 }
 

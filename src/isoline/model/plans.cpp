@@ -36,7 +36,7 @@ class Configuration {
         for (const std::string& key : configurations.keys())
           all += (all.empty() ? "" : ", ") + printable(key);
         return configurations.error(ErrorCode::kNotFound, "has no configuration '" + printable(name) + "'",
-                                    "it has: " + all);
+                                    "It has: " + all);
       }
       ISOLINE_ASSIGN(const JsonField level, configurations.at(name));
       ISOLINE_RETURN_IF_ERROR(level.require_object());

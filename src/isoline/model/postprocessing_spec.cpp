@@ -14,7 +14,7 @@ constexpr const char* kFunction =
     "nnunetv2.postprocessing.remove_connected_components remove_all_but_largest_component_from_segmentation";
 
 Error corrupt(const std::string& message) {
-  return Error{ErrorCode::kCorrupt, message, "", "give the postprocessing.pkl that nnU-Net wrote"};
+  return Error{ErrorCode::kCorrupt, message, "", "Give the postprocessing.pkl that nnU-Net wrote"};
 }
 
 bool is_sequence(const PickleObject& o) {

@@ -209,11 +209,11 @@ class Unpickler {
 
   Error corrupt(const std::string& what) const {
     return Error{ErrorCode::kCorrupt, "the pickle " + what + " (byte " + std::to_string(op_at_) + ")", "",
-                 "copy or download the file again"};
+                 "Copy or download the file again"};
   }
   Error refused(const std::string& what) const {
     return Error{ErrorCode::kUnsupported, what + " (byte " + std::to_string(op_at_) + " of the pickle)", "",
-                 "only plain data and tensors are read; nothing in a file is executed"};
+                 "Only plain data and tensors are read; nothing in a file is executed"};
   }
 
   unsigned u8(size_t at) const { return std::to_integer<unsigned>(bytes_[at]); }
