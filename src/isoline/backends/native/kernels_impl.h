@@ -10,44 +10,68 @@ constexpr float kSumAB = kA2 + kB2, kProdAB = kA2 * kB2;
 
 #define ISOLINE_INLINE inline __attribute__((always_inline))
 
-// One-dimensional input transform: n values d[i * S], in place.
-template <int Tile, int S>
-ISOLINE_INLINE void input_1d(V* d) {
-  if constexpr (Tile == 2) {
-    const V d0 = d[0], d1 = d[S], d2 = d[2 * S], d3 = d[3 * S];
-    d[0] = sub(d2, d0);
-    d[S] = add(d2, d1);
-    d[2 * S] = sub(d2, d1);
-    d[3 * S] = sub(d3, d1);
-  } else if constexpr (Tile == 4) {
-    const V d0 = d[0], d1 = d[S], d2 = d[2 * S], d3 = d[3 * S], d4 = d[4 * S], d5 = d[5 * S];
-    const V a2 = set1(kA2), b2 = set1(kB2), sum = set1(kSumAB), prod = set1(kProdAB);
-    const V ea = fnma(b2, d2, d4), oa = mul(set1(kA), fnma(b2, d1, d3));
-    const V eb = fnma(a2, d2, d4), ob = mul(set1(kB), fnma(a2, d1, d3));
-    d[0] = fma(prod, d0, fnma(sum, d2, d4));
-    d[S] = add(ea, oa);
-    d[2 * S] = sub(ea, oa);
-    d[3 * S] = add(eb, ob);
-    d[4 * S] = sub(eb, ob);
-    d[5 * S] = fma(prod, d1, fnma(sum, d3, d5));
+ISOLINE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+// One-dimensional input transforms.
+template <int Tile>
+constexpr int kHalves = Tile == 1 ? 1 : 2;
+template <int Tile>
+constexpr int kHalfPoints = Tile == 1 ? 1 : (Tile + 2) / 2;
+
+// Half 0 gives the first half of the points from d[0], d[1], ..., half 1 the rest; no work is done twice.
+template <int Tile, int Half>
+ISOLINE_INLINE void input_half(const V* d, V* v) {
+  if constexpr (Tile == 1) {
+    v[0] = d[0];
+  } else if constexpr (Tile == 2) {
+    v[0] = Half == 0 ? sub(d[2], d[0]) : sub(d[2], d[1]);
+    v[1] = Half == 0 ? add(d[2], d[1]) : sub(d[3], d[1]);
+  } else if constexpr (Half == 0) {
+    const V even = fnma(set1(kB2), d[2], d[4]);
+    const V odd = mul(set1(kA), fnma(set1(kB2), d[1], d[3]));
+    v[0] = fma(set1(kProdAB), d[0], fnma(set1(kSumAB), d[2], d[4]));
+    v[1] = add(even, odd);
+    v[2] = sub(even, odd);
+  } else {
+    const V even = fnma(set1(kA2), d[2], d[4]);
+    const V odd = mul(set1(kB), fnma(set1(kA2), d[1], d[3]));
+    v[0] = add(even, odd);
+    v[1] = sub(even, odd);
+    v[2] = fma(set1(kProdAB), d[1], fnma(set1(kSumAB), d[3], d[5]));
   }
 }
-
-// One-dimensional output transform: points m[] to Tile values y[].
 template <int Tile>
-ISOLINE_INLINE void output_1d(const V* m, V* y) {
+ISOLINE_INLINE void input_1d(const V* d, V* v) {
+  input_half<Tile, 0>(d, v);
+  if constexpr (Tile != 1) input_half<Tile, 1>(d, v + kHalfPoints<Tile>);
+}
+
+// One-dimensional output transform from points m[]. Half h gives the tile's values h, h + 2.
+template <int Tile>
+constexpr int kHalfValues = Tile == 4 ? 2 : 1;
+template <int Tile, int Half>
+ISOLINE_INLINE void output_half(const V* m, V* y) {
   if constexpr (Tile == 1) {
     y[0] = m[0];
   } else if constexpr (Tile == 2) {
-    y[0] = add(add(m[0], m[1]), m[2]);
-    y[1] = add(sub(m[1], m[2]), m[3]);
+    y[0] = Half == 0 ? add(add(m[0], m[1]), m[2]) : add(sub(m[1], m[2]), m[3]);
+  } else if constexpr (Half == 0) {
+    const V a = add(m[1], m[2]), b = add(m[3], m[4]);
+    y[0] = add(add(m[0], a), b);
+    y[1] = fma(set1(kB2), b, mul(set1(kA2), a));
   } else {
-    const V sa = add(m[1], m[2]), da = sub(m[1], m[2]), sb = add(m[3], m[4]), db = sub(m[3], m[4]);
-    y[0] = add(add(m[0], sa), sb);
-    y[1] = fma(set1(kB), db, mul(set1(kA), da));
-    y[2] = fma(set1(kB2), sb, mul(set1(kA2), sa));
-    y[3] = fma(set1(kB3), db, fma(set1(kA3), da, m[5]));
+    const V a = sub(m[1], m[2]), b = sub(m[3], m[4]);
+    y[0] = fma(set1(kB), b, mul(set1(kA), a));
+    y[1] = fma(set1(kB3), b, fma(set1(kA3), a, m[5]));
   }
+}
+template <int Tile>
+ISOLINE_INLINE void output_1d(const V* m, V* y) {
+  V even[2], odd[2];
+  output_half<Tile, 0>(m, even);
+  if constexpr (Tile != 1) output_half<Tile, 1>(m, odd);
+#pragma GCC unroll 4
+  for (int i = 0; i < Tile; ++i) y[i] = i % 2 ? odd[i / 2] : even[i / 2];
 }
 
 struct Activation {
@@ -61,6 +85,30 @@ struct Activation {
     return max(y, mul(y, slope));
   }
 };
+
+// Along y and then z for one x: half of the y points at a time, so that everything stays in registers.
+template <int TZ, int TY, int TX, int Half, class E>
+ISOLINE_INLINE void input_zy(const float* tmp, E* v, int64_t point_stride) {
+  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
+  constexpr int kPoints = kHalfPoints<TY>;
+  V r[kPoints][NZ];
+#pragma GCC unroll 8
+  for (int z = 0; z < NZ; ++z) {
+    V d[NY], p[kPoints];
+#pragma GCC unroll 8
+    for (int y = 0; y < NY; ++y) d[y] = load(tmp + (z * NY + y) * NX * kLanes);
+    input_half<TY, Half>(d, p);
+#pragma GCC unroll 8
+    for (int i = 0; i < kPoints; ++i) r[i][z] = p[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kPoints; ++i) {
+    V p[NZ];
+    input_1d<TZ>(r[i], p);
+#pragma GCC unroll 8
+    for (int z = 0; z < NZ; ++z) store_e(v + (z * NY + Half * kPoints + i) * NX * point_stride, p[z]);
+  }
+}
 
 template <int TZ, int TY, int TX, class E>
 void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, void* v_out,
@@ -79,7 +127,7 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
     for (int z = 0; z < NZ; ++z)
       for (int y = 0; y < NY; ++y) {
         float* row = tmp + (z * NY + y) * NX * kLanes;
-        V d[NX];
+        V d[NX], r[NX];
         if (z0 + z < 0 || z0 + z >= sz || y0 + y < 0 || y0 + y >= sy) {
 #pragma GCC unroll 8
           for (int x = 0; x < NX; ++x) store(row + x * kLanes, zero());
@@ -87,6 +135,9 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
         }
         const E* p = data + (((z0 + z) * sy + y0 + y) * sx + x0) * kLanes;
         if (whole_x) {
+          // The tile after this one: too many rows are walked at once for the hardware to see the pattern.
+#pragma GCC unroll 8
+          for (int x = 0; x < TX; x += int(64 / (kLanes * sizeof(E)))) prefetch(p + (NX + x) * kLanes);
 #pragma GCC unroll 8
           for (int x = 0; x < NX; ++x) d[x] = act(load_e(p + x * kLanes));
         } else {
@@ -94,29 +145,52 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
           for (int x = 0; x < NX; ++x)
             d[x] = x0 + x >= 0 && x0 + x < sx ? act(load_e(p + x * kLanes)) : zero();
         }
-        input_1d<TX, 1>(d);
+        input_1d<TX>(d, r);
 #pragma GCC unroll 8
-        for (int x = 0; x < NX; ++x) store(row + x * kLanes, d[x]);
+        for (int x = 0; x < NX; ++x) store(row + x * kLanes, r[x]);
       }
-    if constexpr (TY != 1)
-      for (int z = 0; z < NZ; ++z)
-        for (int x = 0; x < NX; ++x) {
-          float* column = tmp + (z * NY * NX + x) * kLanes;
-          V d[NY];
-#pragma GCC unroll 8
-          for (int y = 0; y < NY; ++y) d[y] = load(column + y * NX * kLanes);
-          input_1d<TY, 1>(d);
-#pragma GCC unroll 8
-          for (int y = 0; y < NY; ++y) store(column + y * NX * kLanes, d[y]);
-        }
     E* v = static_cast<E*>(v_out) + (t - t0) * kLanes;
-    for (int i = 0; i < NY * NX; ++i) {
-      V d[NZ];
+    for (int x = 0; x < NX; ++x) {
+      input_zy<TZ, TY, TX, 0>(tmp + x * kLanes, v + x * point_stride, point_stride);
+      if constexpr (kHalves<TY> == 2) input_zy<TZ, TY, TX, 1>(tmp + x * kLanes, v + x * point_stride, point_stride);
+    }
+  }
+}
+
+template <class E>
+struct OutputTile {
+  E* to;
+  int64_t z_step, y_step;
+  V bias, sum, square;
+};
+
+// Along y and then z for one x, half of the y values at a time; those inside of the grid are stored.
+template <int TZ, int TY, int TX, int Half, bool Whole, class E>
+ISOLINE_INLINE void output_yz(const float* tmp, OutputTile<E>& tile, int64_t ez, int64_t ey) {
+  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), kValues = kHalfValues<TY>;
+  V r[kValues][NZ];
 #pragma GCC unroll 8
-      for (int z = 0; z < NZ; ++z) d[z] = load(tmp + (z * NY * NX + i) * kLanes);
-      input_1d<TZ, 1>(d);
+  for (int z = 0; z < NZ; ++z) {
+    V p[NY], q[kValues];
 #pragma GCC unroll 8
-      for (int z = 0; z < NZ; ++z) store_e(v + (z * NY * NX + i) * point_stride, d[z]);
+    for (int y = 0; y < NY; ++y) p[y] = load(tmp + (z * NY + y) * TX * kLanes);
+    output_half<TY, Half>(p, q);
+#pragma GCC unroll 8
+    for (int i = 0; i < kValues; ++i) r[i][z] = q[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kValues; ++i) {
+    const int y = Half + 2 * i;
+    if (!Whole && y >= ey) continue;
+    V q[TZ];
+    output_1d<TZ>(r[i], q);
+#pragma GCC unroll 8
+    for (int z = 0; z < TZ; ++z) {
+      if (!Whole && z >= ez) continue;
+      const V value = add(q[z], tile.bias);
+      tile.sum = add(tile.sum, value);
+      tile.square = fma(value, value, tile.square);
+      store_e(tile.to + z * tile.z_step + y * tile.y_step, value);
     }
   }
 }
@@ -144,48 +218,26 @@ void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, 
 #pragma GCC unroll 8
       for (int x = 0; x < TX; ++x) store(tmp + (i * TX + x) * kLanes, q[x]);
     }
-    if constexpr (TY != 1)
-      for (int z = 0; z < NZ; ++z)
-        for (int x = 0; x < TX; ++x) {
-          float* column = tmp + (z * NY * TX + x) * kLanes;
-          V p[NY], q[TY];
-#pragma GCC unroll 8
-          for (int y = 0; y < NY; ++y) p[y] = load(column + y * TX * kLanes);
-          output_1d<TY>(p, q);
-#pragma GCC unroll 8
-          for (int y = 0; y < TY; ++y) store(column + y * TX * kLanes, q[y]);
-        }
-    E* to = static_cast<E*>(out) + ((z0 * sy + y0) * sx + x0) * kLanes;
-    const int64_t ez = sz - z0 < TZ ? sz - z0 : TZ, ey = sy - y0 < TY ? sy - y0 : TY;
-    const int64_t ex = sx - x0 < TX ? sx - x0 : TX;
-    V sum = zero(), square = zero();
-    for (int y = 0; y < ey; ++y)
-      for (int x = 0; x < ex; ++x) {
-        V p[NZ], q[TZ];
-#pragma GCC unroll 8
-        for (int z = 0; z < NZ; ++z) p[z] = load(tmp + ((z * NY + y) * TX + x) * kLanes);
-        output_1d<TZ>(p, q);
-        if (ez == TZ) {
-#pragma GCC unroll 8
-          for (int z = 0; z < TZ; ++z) {
-            const V r = add(q[z], bias);
-            sum = add(sum, r);
-            square = fma(r, r, square);
-            store_e(to + ((z * sy + y) * sx + x) * kLanes, r);
-          }
-        } else {
-#pragma GCC unroll 8
-          for (int z = 0; z < TZ; ++z)
-            if (z < ez) {
-              const V r = add(q[z], bias);
-              sum = add(sum, r);
-              square = fma(r, r, square);
-              store_e(to + ((z * sy + y) * sx + x) * kLanes, r);
-            }
-        }
+    OutputTile<E> tile;
+    tile.to = static_cast<E*>(out) + ((z0 * sy + y0) * sx + x0) * kLanes;
+    tile.z_step = sy * sx * kLanes;
+    tile.y_step = sx * kLanes;
+    tile.bias = bias;
+    tile.sum = tile.square = zero();
+    const int64_t ez = sz - z0, ey = sy - y0, ex = sx - x0 < TX ? sx - x0 : TX;
+    if (ez >= TZ && ey >= TY) {
+      for (int64_t x = 0; x < ex; ++x, tile.to += kLanes) {
+        output_yz<TZ, TY, TX, 0, true>(tmp + x * kLanes, tile, TZ, TY);
+        if constexpr (kHalves<TY> == 2) output_yz<TZ, TY, TX, 1, true>(tmp + x * kLanes, tile, TZ, TY);
       }
-    sums.add(sum);
-    squares.add(square);
+    } else {
+      for (int64_t x = 0; x < ex; ++x, tile.to += kLanes) {
+        output_yz<TZ, TY, TX, 0, false>(tmp + x * kLanes, tile, ez, ey);
+        if constexpr (kHalves<TY> == 2) output_yz<TZ, TY, TX, 1, false>(tmp + x * kLanes, tile, ez, ey);
+      }
+    }
+    sums.add(tile.sum);
+    squares.add(tile.square);
   }
   if (stats) {
     sums.store_add(stats);
