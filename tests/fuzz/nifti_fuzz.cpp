@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     LabelMap labels(image.shape, image.geometry);
     for (size_t i = 0; i < labels.data.size(); ++i) labels.data[i] = uint16_t(i);
     std::vector<std::byte> written;
-    const Status status = encode_labels(labels, scan->source, false, pool, [&](std::span<const std::byte> b) {
+    const Status status = encode_labels(labels, scan->source, true, pool, [&](std::span<const std::byte> b) {
       written.insert(written.end(), b.begin(), b.end());
       return Status();
     });

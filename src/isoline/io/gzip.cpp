@@ -237,16 +237,23 @@ uint32_t crc32_join(uint32_t first, uint32_t second, uint64_t second_bytes) {
   return uint32_t(crc32_combine(first, second, z_off_t(second_bytes)));
 }
 
-Status gzip_parallel(std::span<const std::byte> data, int level, ThreadPool& pool, const ByteSink& sink) {
-  const uint8_t head[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
-  ISOLINE_RETURN_IF_ERROR(sink(std::as_bytes(std::span(head))));
-  ISOLINE_ASSIGN(const DeflateResult result, deflate_parallel(data, level, pool, sink));
-  uint8_t tail[8];
+std::array<std::byte, 10> gzip_head() {
+  return {std::byte{0x1f}, std::byte{0x8b}, std::byte{8}, {}, {}, {}, {}, {}, {}, std::byte{3}};
+}
+
+std::array<std::byte, 8> gzip_tail(uint32_t crc32, uint64_t uncompressed_bytes) {
+  std::array<std::byte, 8> tail;
   for (size_t i = 0; i < 4; ++i) {
-    tail[i] = uint8_t(result.crc32 >> (8 * i));
-    tail[4 + i] = uint8_t(uint64_t(data.size()) >> (8 * i));
+    tail[i] = std::byte(crc32 >> (8 * i));
+    tail[4 + i] = std::byte(uncompressed_bytes >> (8 * i));
   }
-  return sink(std::as_bytes(std::span(tail)));
+  return tail;
+}
+
+Status gzip_parallel(std::span<const std::byte> data, int level, ThreadPool& pool, const ByteSink& sink) {
+  ISOLINE_RETURN_IF_ERROR(sink(gzip_head()));
+  ISOLINE_ASSIGN(const DeflateResult result, deflate_parallel(data, level, pool, sink));
+  return sink(gzip_tail(result.crc32, data.size()));
 }
 
 }  // namespace isoline

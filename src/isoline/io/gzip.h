@@ -2,6 +2,7 @@
 // writing in parallel as one ordinary member.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -43,6 +44,10 @@ Result<DeflateResult> deflate_parallel(std::span<const std::byte> data, int leve
 uint32_t crc32_of(std::span<const std::byte> data);
 // CRC of two pieces one after the other, the second of `second_bytes`.
 uint32_t crc32_join(uint32_t first, uint32_t second, uint64_t second_bytes);
+
+// What stands before and behind the deflate data of a member without name and time.
+std::array<std::byte, 10> gzip_head();
+std::array<std::byte, 8> gzip_tail(uint32_t crc32, uint64_t uncompressed_bytes);
 
 // A gzip file of one member: no name, no time (as SimpleITK writes it).
 Status gzip_parallel(std::span<const std::byte> data, int level, ThreadPool& pool, const ByteSink& sink);

@@ -12,6 +12,7 @@
 
 #include "isoline/base/file.h"
 #include "isoline/io/gzip.h"
+#include "isoline/io/label_deflate.h"
 #include "isoline/io/nifti_geometry.h"
 #include "isoline/io/nifti_header.h"
 #include "isoline/io/voxels.h"
@@ -594,7 +595,9 @@ Status encode_labels(const LabelMap& labels, const NiftiSource& source, bool gzi
       else
         std::memcpy(out + 2 * begin, in + begin, size_t(end - begin) * 2);
     });
-    return emit(bytes.span(), gzip, pool, sink);
+    if (!gzip) return sink(bytes.span());
+    const size_t voxel_bytes = narrow ? 1 : 2;
+    return gzip_labels(bytes.span(), voxel_bytes, size_t(source.file_shape[2]) * voxel_bytes, pool, sink);
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kResourceExhausted, "there is not enough memory to write the labels", "", ""};
   }
