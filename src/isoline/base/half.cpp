@@ -1,6 +1,7 @@
 #include "isoline/base/half.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -9,7 +10,10 @@ namespace {
 
 #if defined(__x86_64__)
 bool has_f16c() {
-  static const bool yes = __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx2");
+  static const bool yes = [] {  // clang 14's __builtin_cpu_supports does not know "f16c"
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx2");
+  }();
   return yes;
 }
 __attribute__((target("avx,f16c"))) void to_float_f16c(const half_t* from, float* to, size_t n) {
