@@ -103,7 +103,7 @@ class WinogradStep final : public ConvStep {
       round_tiles_ = std::clamp<int64_t>(kRoundBytes / tile_bytes, 28, 224);
       round_tiles_ = ceil_div(tiles_, ceil_div(tiles_, round_tiles_));
     } else {
-      round_tiles_ = std::clamp<int64_t>(kTaskBytes / tile_bytes, 8, 56);
+      round_tiles_ = std::clamp<int64_t>(kTaskBytes / tile_bytes, 14, 56);
       round_tiles_ = std::min(round_tiles_, std::max<int64_t>(8, ceil_div(tiles_, 16)));
       round_tiles_ = ceil_div(tiles_, ceil_div(tiles_, round_tiles_));
     }
@@ -144,9 +144,9 @@ class WinogradStep final : public ConvStep {
   }
 
  private:
-  static constexpr int64_t kLargeWeights = int64_t{6} << 20;
+  static constexpr int64_t kLargeWeights = int64_t{20} << 20;
   static constexpr int64_t kRoundBytes = int64_t{24} << 20;
-  static constexpr int64_t kTaskBytes = int64_t{1} << 20;
+  static constexpr int64_t kTaskBytes = int64_t{800} << 10;
 
   void transform_in(NativeSession& s, const Source& in, int64_t block, int64_t t0, int64_t t1, int64_t at,
                     std::byte* v) const {
