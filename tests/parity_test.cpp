@@ -85,7 +85,8 @@ class Parity : public ::testing::TestWithParam<std::string> {
   Result<Prepared> prepare(Segmenter& s, Scan& scan) {
     LabelMap previous;
     if (!golden_.manifest["prev"].is_null()) {
-      ISOLINE_ASSIGN(previous, read_labels(golden_.file(golden_.manifest["prev"]), s.spec().reader, {}, s.pool()));
+      ISOLINE_ASSIGN(previous,
+                     read_labels(golden_.file(golden_.manifest["prev"]), s.spec().reader, {}, s.pool()));
     }
     return s.preprocess(scan.image, previous.data.empty() ? nullptr : &previous);
   }
@@ -108,7 +109,8 @@ TEST_P(Parity, PreprocessedWithin1e5) {
   ASSERT_EQ((std::vector<int64_t>{got->channels, got->shape[0], got->shape[1], got->shape[2]}), want->shape);
   const Buffer<float>& w = *want->as<float>();
   double worst = 0;
-  for (size_t i = 0; i < w.size(); ++i) worst = std::max(worst, std::abs(double(got->data[i]) - double(w[i])));
+  for (size_t i = 0; i < w.size(); ++i)
+    worst = std::max(worst, std::abs(double(got->data[i]) - double(w[i])));
   EXPECT_LE(worst, 1e-5);
   RecordProperty("max_abs", std::to_string(worst));
 }
@@ -119,7 +121,8 @@ TEST_P(Parity, AccumulationIsBitIdentical) {
   const auto tiles = read_npy(golden_.file("tiles.npy"));
   ASSERT_OK(tiles);
   const auto& shape = golden_.manifest["preprocessed_shape"];
-  const auto plan = plan_tiles({shape[1], shape[2], shape[3]}, model.spec.patch_size, golden_.manifest["step"]);
+  const auto plan =
+      plan_tiles({shape[1], shape[2], shape[3]}, model.spec.patch_size, golden_.manifest["step"]);
   ASSERT_OK(plan);
   ThreadPool pool(2);
   Accumulator accumulator(*plan, model.spec.labels.heads, pool);
@@ -128,7 +131,8 @@ TEST_P(Parity, AccumulationIsBitIdentical) {
   ASSERT_EQ(int64_t(tiles->as<float>()->size()), one * plan->tiles());
   for (int64_t t = 0; t < plan->tiles(); ++t)
     ASSERT_TRUE(accumulator.add(t, tiles->as<float>()->data() + t * one, std::ref(got)).ok());
-  const auto want = read_npy(golden_.file(golden_.has("logits_fold_0.npy") ? "logits_fold_0.npy" : "logits.npy"));
+  const auto want =
+      read_npy(golden_.file(golden_.has("logits_fold_0.npy") ? "logits_fold_0.npy" : "logits.npy"));
   ASSERT_OK(want);
   const Buffer<uint16_t>& w = *want->as<uint16_t>();
   ASSERT_EQ(got.all.size(), w.size());
@@ -153,8 +157,8 @@ TEST_P(Parity, ExportIsBitIdentical) {
     ASSERT_OK(exporter);
     const Shape3 n = prepared->shape;
     ASSERT_TRUE(exporter
-                    ->add({0, n[0], n, s->spec().labels.heads, logits->as<uint16_t>()->data(), voxels(n), n[1] * n[2],
-                           n[2]})
+                    ->add({0, n[0], n, s->spec().labels.heads, logits->as<uint16_t>()->data(), voxels(n),
+                           n[1] * n[2], n[2]})
                     .ok());
     const LabelExporter::Output got = exporter->finish();
     ASSERT_EQ(got.labels.shape, want->shape);
@@ -196,7 +200,9 @@ void Parity::end_to_end(const std::string& backend) {
   RecordProperty("different_voxels", std::to_string(different));
 }
 
-TEST_P(Parity, EndToEndReference) { end_to_end("reference"); }
+TEST_P(Parity, EndToEndReference) {
+  end_to_end("reference");
+}
 TEST_P(Parity, EndToEndOpenVino) {
   if (!registry_.find("openvino").ok()) GTEST_SKIP() << "no OpenVINO in this build";
   end_to_end("openvino");
@@ -210,7 +216,9 @@ TEST_P(Parity, EndToEndNative) {
 INSTANTIATE_TEST_SUITE_P(Goldens, Parity, ::testing::ValuesIn(golden_names()),
                          [](const auto& info) { return info.param; });
 
-TEST(ParityGoldens, AreThere) { EXPECT_GE(golden_names().size(), 12u); }
+TEST(ParityGoldens, AreThere) {
+  EXPECT_GE(golden_names().size(), 12u);
+}
 
 }  // namespace
 }  // namespace isoline

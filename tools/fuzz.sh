@@ -13,7 +13,7 @@ cmake --build --preset fuzz
 for target in nifti plans checkpoint; do
   mkdir -p "out/fuzz/$target" "out/fuzz/findings"
   echo "fuzz: $target for $seconds s"
-  "build-fuzz/tests/fuzz/${target}_fuzz" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
+  "build-fuzz/fuzz/${target}_fuzz" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
     -artifact_prefix="out/fuzz/findings/$target-" "out/fuzz/$target" "tests/fuzz/corpus/$target" 2>&1 |
     tee "out/fuzz/$target.log" | grep -E 'ERROR|SUMMARY|stat::|Done' || true
   if ls "out/fuzz/findings/$target-"* >/dev/null 2>&1; then

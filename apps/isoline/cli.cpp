@@ -20,7 +20,8 @@ void on_signal(int signal) {
 }
 
 template <class T>
-Result<Vec3<T>> parse_three(const std::string& text, const std::string& option, T (*convert)(const std::string&)) {
+Result<Vec3<T>> parse_three(const std::string& text, const std::string& option,
+                            T (*convert)(const std::string&)) {
   const std::vector<std::string> parts = split_commas(text);
   Vec3<T> out{};
   bool ok = parts.size() == 3;
@@ -47,7 +48,8 @@ void add_output_options(CLI::App& app, Output& output) {
 
 std::vector<std::string> with_double_dashes(std::vector<std::string> arguments) {
   for (std::string& a : arguments)
-    if (a.size() > 2 && a[0] == '-' && a[1] != '-' && std::isalpha(static_cast<unsigned char>(a[1]))) a = "-" + a;
+    if (a.size() > 2 && a[0] == '-' && a[1] != '-' && std::isalpha(static_cast<unsigned char>(a[1])))
+      a = "-" + a;
   return arguments;
 }
 
@@ -72,7 +74,9 @@ Result<Vec3<double>> parse_spacing(const std::string& text, const std::string& o
   return parse_three<double>(text, option, [](const std::string& s) { return std::stod(s); });
 }
 
-void print(const Json& json) { std::cout << json.dump(2) << "\n" << std::flush; }
+void print(const Json& json) {
+  std::cout << json.dump(2) << "\n" << std::flush;
+}
 
 Json to_json(const Error& error) {
   return {{"code", error_code_name(error.code)},
@@ -81,7 +85,9 @@ Json to_json(const Error& error) {
           {"remedy", error.remedy}};
 }
 
-const std::atomic<bool>& interrupted() { return g_interrupted; }
+const std::atomic<bool>& interrupted() {
+  return g_interrupted;
+}
 void install_interrupt_handler() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);

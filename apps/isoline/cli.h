@@ -26,7 +26,8 @@ struct Output {
 // Adds --json and --quiet.
 void add_output_options(CLI::App& app, Output& output);
 
-// A subcommand registers its options on `app` and returns what to run; the returned Status decides the exit code.
+// A subcommand registers its options on `app` and returns what to run; the returned Status decides the exit
+// code.
 using Action = std::function<Status()>;
 Action add_segment(CLI::App& app);
 Action add_predict(CLI::App& app);

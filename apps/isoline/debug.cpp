@@ -16,7 +16,9 @@ namespace isoline::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct Options {
   RunSettings run;
@@ -35,7 +37,8 @@ Status preprocess_stage(const Options& o) {
   ISOLINE_ASSIGN(const Scan scan, read_scan(o, *model.segmenter));
   LabelMap previous;
   if (!o.previous_stage.empty()) {
-    ISOLINE_ASSIGN(previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
+    ISOLINE_ASSIGN(
+        previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
   }
   ISOLINE_ASSIGN(const Prepared p,
                  model.segmenter->preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous));
@@ -72,7 +75,8 @@ Status accumulate_stage(const Options& o) {
   ISOLINE_ASSIGN(const TilePlan plan, plan_tiles(shape, model.segmenter->spec().patch_size, o.run.step));
   const int64_t heads = model.segmenter->spec().labels.heads, one = heads * voxels(plan.patch);
   if (int64_t(values->size()) != plan.tiles() * one)
-    return Error{ErrorCode::kInvalidArgument, "expected " + std::to_string(plan.tiles()) + " tiles", o.tiles, ""};
+    return Error{ErrorCode::kInvalidArgument, "expected " + std::to_string(plan.tiles()) + " tiles", o.tiles,
+                 ""};
   Accumulator accumulator(plan, heads, model.segmenter->pool());
   Collector collector;
   for (int64_t t = 0; t < plan.tiles(); ++t)
@@ -85,7 +89,8 @@ Status logits_stage(const Options& o) {
   ISOLINE_ASSIGN(const Scan scan, read_scan(o, *model.segmenter));
   LabelMap previous;
   if (!o.previous_stage.empty()) {
-    ISOLINE_ASSIGN(previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
+    ISOLINE_ASSIGN(
+        previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
   }
   ISOLINE_ASSIGN(const Prepared p,
                  model.segmenter->preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous));
@@ -104,15 +109,15 @@ Result<Buffer<half_t>> load_logits(const std::string& path, int64_t heads, const
   return std::get<Buffer<half_t>>(std::move(array.data));
 }
 
-Result<LabelExporter::Output> export_logits(Segmenter& segmenter, const Prepared& p, const Buffer<half_t>& logits,
-                                            bool with_probabilities) {
-  ISOLINE_ASSIGN(LabelExporter exporter, LabelExporter::create(segmenter.spec(), p.crop, p.resample, segmenter.pool(),
-                                                               with_probabilities));
+Result<LabelExporter::Output> export_logits(Segmenter& segmenter, const Prepared& p,
+                                            const Buffer<half_t>& logits, bool with_probabilities) {
+  ISOLINE_ASSIGN(LabelExporter exporter, LabelExporter::create(segmenter.spec(), p.crop, p.resample,
+                                                               segmenter.pool(), with_probabilities));
   const int64_t plane = p.shape[1] * p.shape[2];
   for (int64_t z = 0; z < p.shape[0]; z += 64) {
     const int64_t end = std::min(p.shape[0], z + 64);
-    ISOLINE_RETURN_IF_ERROR(exporter.add({z, end, p.shape, segmenter.spec().labels.heads, logits.data() + z * plane,
-                                          voxels(p.shape), plane, p.shape[2]}));
+    ISOLINE_RETURN_IF_ERROR(exporter.add({z, end, p.shape, segmenter.spec().labels.heads,
+                                          logits.data() + z * plane, voxels(p.shape), plane, p.shape[2]}));
   }
   return exporter.finish();
 }
@@ -158,7 +163,10 @@ Status bench_stages(const Options& o) {
     ISOLINE_RETURN_IF_ERROR(write_labels(scratch, out.labels, scan.source, s.pool()));
     write.push_back(seconds_since(start));
   }
-  print({{"read_s", read}, {"preprocess_s", pre}, {"export_s", exp}, {"write_s", write},
+  print({{"read_s", read},
+         {"preprocess_s", pre},
+         {"export_s", exp},
+         {"write_s", write},
          {"peak_rss_bytes", peak_rss_bytes()}});
   return {};
 }
@@ -178,7 +186,8 @@ Status bench_network(const Options& o) {
   Json times = Json::array();
   for (int i = 0; i <= o.windows; ++i) {  // the first compiles and warms up
     const auto start = Clock::now();
-    ISOLINE_RETURN_IF_ERROR(s.run_network(p, [](const LogitSlab&) -> Status { return {}; }, {}, &interrupted()));
+    ISOLINE_RETURN_IF_ERROR(s.run_network(
+        p, [](const LogitSlab&) -> Status { return {}; }, {}, &interrupted()));
     if (i > 0) times.push_back(seconds_since(start) / double(s.mirrors()));
   }
   print({{"window_s", times},
@@ -200,9 +209,9 @@ Action add_debug(CLI::App& app) {
     bool images;
   };
   static constexpr Stage stages[] = {
-      {"preprocess", preprocess_stage, true},     {"accumulate", accumulate_stage, false},
-      {"logits", logits_stage, true},             {"export", export_stage, true},
-      {"bench-stages", bench_stages, true},       {"bench-network", bench_network, false},
+      {"preprocess", preprocess_stage, true}, {"accumulate", accumulate_stage, false},
+      {"logits", logits_stage, true},         {"export", export_stage, true},
+      {"bench-stages", bench_stages, true},   {"bench-network", bench_network, false},
   };
   for (const Stage& stage : stages) {
     CLI::App* sub = app.add_subcommand(stage.name);

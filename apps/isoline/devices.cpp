@@ -15,7 +15,8 @@ Action add_devices(CLI::App& app) {
     const uint64_t memory = available_memory_bytes();
     if (output->json) {
       Json backends = Json::array();
-      for (const Backend* b : registry.all()) backends.push_back({{"name", b->name()}, {"device", b->device_description()}});
+      for (const Backend* b : registry.all())
+        backends.push_back({{"name", b->name()}, {"device", b->device_description()}});
       print({{"version", ISOLINE_VERSION},
              {"cores", available_cores()},
              {"available_memory_bytes", memory == UINT64_MAX ? Json(nullptr) : Json(memory)},

@@ -28,8 +28,9 @@ Action add_overlay(CLI::App& app) {
     if (!o->reference.empty()) {
       ISOLINE_ASSIGN(reference, read_labels(o->reference, ReaderKind::kSimpleItk, {}, pool));
     }
-    ISOLINE_ASSIGN(const RgbImage picture,
-                   render_overlay(scan.image, labels, o->reference.empty() ? nullptr : &reference, o->render));
+    ISOLINE_ASSIGN(
+        const RgbImage picture,
+        render_overlay(scan.image, labels, o->reference.empty() ? nullptr : &reference, o->render));
     return write_png(o->output, picture.pixels, picture.height, picture.width, 3);
   };
 }

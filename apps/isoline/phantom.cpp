@@ -17,8 +17,11 @@ Action add_phantom(CLI::App& app) {
     std::string folder, shape = "96,256,256", spacing = "3.0,1.4,1.4";
   };
   auto o = std::make_shared<Options>();
-  app.add_option("--seed", o->seed, "Which patient; the same seed gives the same bytes everywhere")->capture_default_str();
-  app.add_option("--count", o->count, "How many, seeds counting up")->check(CLI::Range(1, 100000))->capture_default_str();
+  app.add_option("--seed", o->seed, "Which patient; the same seed gives the same bytes everywhere")
+      ->capture_default_str();
+  app.add_option("--count", o->count, "How many, seeds counting up")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
   app.add_option("--shape", o->shape, "Voxels as z,y,x")->capture_default_str();
   app.add_option("--spacing", o->spacing, "Millimetres as z,y,x")->capture_default_str();
   app.add_option("-o,--output", o->folder, "Folder for imagesTs/ and labelsTs/ files")->required();

@@ -23,19 +23,20 @@ Status write_companions(const Options& o) {
   namespace fs = std::filesystem;
   const fs::path out(o.output_folder), model(o.run.model_folder);
   for (const char* name : {"dataset.json", "plans.json"}) {
-    ISOLINE_ASSIGN(const Buffer<std::byte> bytes, read_whole_file((model / name).string(), uint64_t{64} << 20));
+    ISOLINE_ASSIGN(const Buffer<std::byte> bytes,
+                   read_whole_file((model / name).string(), uint64_t{64} << 20));
     ISOLINE_RETURN_IF_ERROR(write_file_atomically((out / name).string(), bytes.span()));
   }
-  const Json arguments = {{"list_of_lists_or_source_folder", o.input},
-                          {"output_folder_or_list_of_truncated_output_files", o.output_folder},
-                          {"save_probabilities", o.save_probabilities},
-                          {"overwrite", !o.continue_prediction},
-                          {"num_processes_preprocessing", o.npp},
-                          {"num_processes_segmentation_export", o.nps},
-                          {"folder_with_segs_from_prev_stage",
-                           o.previous_stage.empty() ? Json(nullptr) : Json(o.previous_stage)},
-                          {"num_parts", 1},
-                          {"part_id", 0}};
+  const Json arguments = {
+      {"list_of_lists_or_source_folder", o.input},
+      {"output_folder_or_list_of_truncated_output_files", o.output_folder},
+      {"save_probabilities", o.save_probabilities},
+      {"overwrite", !o.continue_prediction},
+      {"num_processes_preprocessing", o.npp},
+      {"num_processes_segmentation_export", o.nps},
+      {"folder_with_segs_from_prev_stage", o.previous_stage.empty() ? Json(nullptr) : Json(o.previous_stage)},
+      {"num_parts", 1},
+      {"part_id", 0}};
   return write_file_atomically((out / "predict_from_raw_data_args.json").string(), arguments.dump(4));
 }
 
@@ -55,18 +56,23 @@ Action add_predict(CLI::App& app) {
   app.add_option("--chk", o->run.checkpoint, "Checkpoint name")->capture_default_str();
   app.add_option("--npp", o->npp, "Accepted and unused: there are no preprocessing processes");
   app.add_option("--nps", o->nps, "Accepted and unused: there are no export processes");
-  app.add_option("--prev_stage_predictions", o->previous_stage, "Folder of the previous stage's labels (cascades)");
-  app.add_option("--device", o->device, "cpu; nnU-Net's default, cuda, needs a GPU backend, which this build lacks");
+  app.add_option("--prev_stage_predictions", o->previous_stage,
+                 "Folder of the previous stage's labels (cascades)");
+  app.add_option("--device", o->device,
+                 "cpu; nnU-Net's default, cuda, needs a GPU backend, which this build lacks");
   app.add_flag("--disable_progress_bar", o->disable_progress_bar, "No progress bar");
   app.add_flag("--not_on_device", o->not_on_device, "Accepted; on a CPU there is no other place");
-  app.add_option("--precision", o->precision, "Isoline's own: fp32 (as nnU-Net on a CPU) or bf16")->capture_default_str();
+  app.add_option("--precision", o->precision, "Isoline's own: fp32 (as nnU-Net on a CPU) or bf16")
+      ->capture_default_str();
   app.add_option("--backend", o->run.backend, "Isoline's own: see `isoline devices`")->capture_default_str();
-  app.add_option("--threads", o->run.threads, "Isoline's own: default one per core")->check(CLI::Range(0, 1024));
+  app.add_option("--threads", o->run.threads, "Isoline's own: default one per core")
+      ->check(CLI::Range(0, 1024));
   app.add_flag("--json", o->output.json, "Isoline's own: one JSON object on standard output");
   return [o]() -> Status {
     if (!o->device.empty() && o->device != "cpu")
-      return Error{ErrorCode::kUnsupported, "device '" + o->device + "' is not available: no GPU backend in this build",
-                   "-device", "Use -device cpu."};
+      return Error{ErrorCode::kUnsupported,
+                   "device '" + o->device + "' is not available: no GPU backend in this build", "-device",
+                   "Use -device cpu."};
     if (o->device.empty()) std::cerr << "isoline: running on the CPU (nnU-Net's default would be a GPU)\n";
     o->output.quiet = o->disable_progress_bar;
     o->run.folds = o->folds;
@@ -82,11 +88,12 @@ Action add_predict(CLI::App& app) {
                    cases_in_folder(o->input, spec.file_ending, o->output_folder, o->previous_stage));
     std::error_code ec;
     std::filesystem::create_directories(o->output_folder, ec);
-    if (ec) return Error{ErrorCode::kIo, "cannot make the output folder: " + ec.message(), o->output_folder, ""};
+    if (ec)
+      return Error{ErrorCode::kIo, "cannot make the output folder: " + ec.message(), o->output_folder, ""};
     ISOLINE_RETURN_IF_ERROR(write_companions(*o));
     if (o->verbose)
-      std::cerr << "isoline: " << cases.size() << " cases, backend " << model.backend->name() << ", " << o->precision
-                << "; -npp and -nps are not needed\n";
+      std::cerr << "isoline: " << cases.size() << " cases, backend " << model.backend->name() << ", "
+                << o->precision << "; -npp and -nps are not needed\n";
     return run_cases(model, cases, o->run, o->output);
   };
 }

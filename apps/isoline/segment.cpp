@@ -11,20 +11,26 @@ Action add_segment(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   app.add_option("-m,--model", o->run.model_folder, "nnU-Net results folder or ONNX bundle")->required();
-  app.add_option("-i,--input", o->inputs, "A scan, the channels of one scan in order, or a folder of scans")->required();
+  app.add_option("-i,--input", o->inputs, "A scan, the channels of one scan in order, or a folder of scans")
+      ->required();
   app.add_option("-o,--output", o->output_path, "Label file, or folder for label files")->required();
   app.add_option("--folds", o->folds, "Folds to average, e.g. 0,1,2; default: all there are");
-  app.add_option("--checkpoint", o->run.checkpoint, "Checkpoint file inside each fold")->capture_default_str();
-  app.add_option("--step", o->run.step, "Largest window move as a fraction of the patch")->capture_default_str();
+  app.add_option("--checkpoint", o->run.checkpoint, "Checkpoint file inside each fold")
+      ->capture_default_str();
+  app.add_option("--step", o->run.step, "Largest window move as a fraction of the patch")
+      ->capture_default_str();
   app.add_option("--tta", o->run.tta, "Mirroring: all, none or axes such as 0,1")->capture_default_str();
-  app.add_option("--precision", o->run.precision, "fp32, bf16 or fp16, as the backend has it")->capture_default_str();
-  app.add_option("--backend", o->run.backend, "See `isoline devices`; auto: the first that can")->capture_default_str();
+  app.add_option("--precision", o->run.precision, "fp32, bf16 or fp16, as the backend has it")
+      ->capture_default_str();
+  app.add_option("--backend", o->run.backend, "See `isoline devices`; auto: the first that can")
+      ->capture_default_str();
   app.add_option("--threads", o->run.threads, "Default: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--prev-stage", o->previous_stage, "Cascades: labels of the previous stage, file or folder");
   app.add_option("--postprocessing", o->run.postprocessing_file, "nnU-Net's postprocessing.pkl to apply");
   app.add_option("--max-ram", o->run.max_ram_bytes, "Refuse scans estimated to need more, e.g. 4GiB")
       ->transform(CLI::AsSizeValue(false));
-  app.add_flag("--save-probabilities", o->run.save_probabilities, "Also write CASE.npz with softmax or sigmoid");
+  app.add_flag("--save-probabilities", o->run.save_probabilities,
+               "Also write CASE.npz with softmax or sigmoid");
   app.add_flag("--continue", o->run.continue_prediction, "Skip cases whose output exists");
   add_output_options(app, o->output);
   return [o]() -> Status {

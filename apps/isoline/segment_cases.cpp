@@ -15,14 +15,17 @@ namespace {
 std::string beside(const std::string& output, const std::string& new_ending) {
   std::string stem = output;
   for (const std::string ending : {".nii.gz", ".nii"})
-    if (stem.size() > ending.size() && stem.compare(stem.size() - ending.size(), ending.size(), ending) == 0) {
+    if (stem.size() > ending.size() &&
+        stem.compare(stem.size() - ending.size(), ending.size(), ending) == 0) {
       stem.resize(stem.size() - ending.size());
       break;
     }
   return stem + new_ending;
 }
 
-Json shape_json(const Shape3& s) { return Json::array({s[0], s[1], s[2]}); }
+Json shape_json(const Shape3& s) {
+  return Json::array({s[0], s[1], s[2]});
+}
 
 Json case_json(const CaseFiles& files, const CaseResult& r) {
   const Segmentation& s = r.segmentation;
@@ -36,11 +39,12 @@ Json case_json(const CaseFiles& files, const CaseResult& r) {
           {"shape_zyx", shape_json(r.shape)},
           {"spacing_zyx_mm", Json::array({r.spacing_mm[0], r.spacing_mm[1], r.spacing_mm[2]})},
           {"network_shape_zyx", shape_json(s.network_shape)},
-          {"stages_s", {{"read", t.read_s},
-                        {"preprocess", t.preprocess_s},
-                        {"network", t.network_s},
-                        {"export", t.export_s},
-                        {"write", t.write_s}}},
+          {"stages_s",
+           {{"read", t.read_s},
+            {"preprocess", t.preprocess_s},
+            {"network", t.network_s},
+            {"export", t.export_s},
+            {"write", t.write_s}}},
           {"total_s", r.total_s},
           {"windows", s.windows},
           {"forwards", s.forwards},
@@ -51,13 +55,14 @@ Json case_json(const CaseFiles& files, const CaseResult& r) {
 
 void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, const std::string& device) {
   if (done.empty()) return;
-  std::printf("%-24s %8s %10s %9s %8s %7s %9s  %s\n", "case", "read s", "preproc s", "network s", "export s", "write s",
-              "total s", "windows x mirrors x folds");
+  std::printf("%-24s %8s %10s %9s %8s %7s %9s  %s\n", "case", "read s", "preproc s", "network s", "export s",
+              "write s", "total s", "windows x mirrors x folds");
   for (const auto& [files, r] : done) {
     const Segmentation& s = r.segmentation;
     const StageTimes& t = s.times;
     std::printf("%-24.24s %8.2f %10.2f %9.2f %8.2f %7.2f %9.2f  %lld x %lld\n", files.id.c_str(), t.read_s,
-                t.preprocess_s, t.network_s, t.export_s, t.write_s, r.total_s, static_cast<long long>(s.windows),
+                t.preprocess_s, t.network_s, t.export_s, t.write_s, r.total_s,
+                static_cast<long long>(s.windows),
                 static_cast<long long>(s.windows ? s.forwards / s.windows : 0));
   }
   std::printf("ran on %s; peak RSS %.0f MiB\n", device.c_str(), double(peak_rss_bytes()) / (1 << 20));
@@ -69,7 +74,8 @@ Result<Precision> parse_precision(const std::string& text) {
   if (text == "fp32") return Precision::kFloat32;
   if (text == "bf16") return Precision::kBFloat16;
   if (text == "fp16") return Precision::kFloat16;
-  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "--precision", "Use fp32, bf16 or fp16."};
+  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "--precision",
+               "Use fp32, bf16 or fp16."};
 }
 
 Result<OpenedModel> open_model(const RunSettings& settings, const Output& output) {
@@ -113,7 +119,8 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
       break;
     }
     if (last || segmenter.error().code != ErrorCode::kUnsupported) return segmenter.error();
-    std::cerr << "isoline: backend " << candidates[i]->name() << " passed over: " << segmenter.error().to_string() << "\n";
+    std::cerr << "isoline: backend " << candidates[i]->name()
+              << " passed over: " << segmenter.error().to_string() << "\n";
   }
   out.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return out;
@@ -148,7 +155,9 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
     }
     if (settings.save_probabilities) options.probabilities_path = beside(c.output, ".npz");
     if (settings.save_properties) options.properties_path = beside(c.output, ".pkl");
-    const std::string label = cases.size() > 1 ? "[" + std::to_string(i + 1) + "/" + std::to_string(cases.size()) + "] " + c.id : c.id;
+    const std::string label =
+        cases.size() > 1 ? "[" + std::to_string(i + 1) + "/" + std::to_string(cases.size()) + "] " + c.id
+                         : c.id;
     std::unique_ptr<Progress> bar;
     const ProgressFunction progress = [&](int64_t n, int64_t total) {
       if (!bar) bar = std::make_unique<Progress>(label, total, output.progress());
@@ -172,20 +181,23 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
   const ModelSpec& spec = model.segmenter->spec();
   if (output.json) {
     print({{"version", ISOLINE_VERSION},
-           {"model", {{"folder", settings.model_folder},
-                      {"dataset", spec.dataset_name},
-                      {"configuration", spec.configuration},
-                      {"trainer", spec.trainer_name},
-                      {"folds", spec.folds},
-                      {"patch_size", spec.patch_size},
-                      {"spacing_mm", spec.spacing_mm}}},
-           {"settings", {{"backend", model.backend->name()},
-                         {"precision", settings.precision},
-                         {"step", settings.step},
-                         {"mirrors", model.segmenter->mirrors()},
-                         {"threads", model.segmenter->pool().threads()}}},
+           {"model",
+            {{"folder", settings.model_folder},
+             {"dataset", spec.dataset_name},
+             {"configuration", spec.configuration},
+             {"trainer", spec.trainer_name},
+             {"folds", spec.folds},
+             {"patch_size", spec.patch_size},
+             {"spacing_mm", spec.spacing_mm}}},
+           {"settings",
+            {{"backend", model.backend->name()},
+             {"precision", settings.precision},
+             {"step", settings.step},
+             {"mirrors", model.segmenter->mirrors()},
+             {"threads", model.segmenter->pool().threads()}}},
            {"ran_on", model.segmenter->session_description()},
-           {"boundary", "read to written, file to file; stages_s.network includes cutting and adding up windows"},
+           {"boundary",
+            "read to written, file to file; stages_s.network includes cutting and adding up windows"},
            {"load_s", model.load_s},
            {"cases", results},
            {"failures", failures},

@@ -18,7 +18,7 @@ struct RunSettings {
   int threads = 0;
   uint64_t max_ram_bytes = 0;
   bool save_probabilities = false;
-  bool save_properties = false;  // also nnU-Net's CASE.pkl, beside the probabilities
+  bool save_properties = false;      // also nnU-Net's CASE.pkl, beside the probabilities
   bool continue_prediction = false;  // skip cases whose output exists
   std::string postprocessing_file;
 };

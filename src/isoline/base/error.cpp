@@ -18,28 +18,44 @@ Error Error::in(const std::string& where) const {
 
 int exit_code(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return 2;
-    case ErrorCode::kNotFound: return 3;
-    case ErrorCode::kCorrupt: return 4;
-    case ErrorCode::kUnsupported: return 5;
-    case ErrorCode::kResourceExhausted: return 6;
-    case ErrorCode::kIo: return 7;
-    case ErrorCode::kInternal: return 70;
-    case ErrorCode::kCancelled: return 130;
+    case ErrorCode::kInvalidArgument:
+      return 2;
+    case ErrorCode::kNotFound:
+      return 3;
+    case ErrorCode::kCorrupt:
+      return 4;
+    case ErrorCode::kUnsupported:
+      return 5;
+    case ErrorCode::kResourceExhausted:
+      return 6;
+    case ErrorCode::kIo:
+      return 7;
+    case ErrorCode::kInternal:
+      return 70;
+    case ErrorCode::kCancelled:
+      return 130;
   }
   return 70;
 }
 
 const char* error_code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kNotFound: return "not_found";
-    case ErrorCode::kCorrupt: return "corrupt";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResourceExhausted: return "resource_exhausted";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kInternal: return "internal";
-    case ErrorCode::kCancelled: return "cancelled";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kNotFound:
+      return "not_found";
+    case ErrorCode::kCorrupt:
+      return "corrupt";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResourceExhausted:
+      return "resource_exhausted";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kInternal:
+      return "internal";
+    case ErrorCode::kCancelled:
+      return "cancelled";
   }
   return "internal";
 }

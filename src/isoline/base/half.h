@@ -35,7 +35,9 @@ inline half_t float_to_half(float f) {
   return half_t(sign | ((a - 0x38000000u + 0xfffu + ((a >> 13) & 1)) >> 13));
 }
 
-inline float bfloat16_to_float(uint16_t b) { return std::bit_cast<float>(uint32_t(b) << 16); }
+inline float bfloat16_to_float(uint16_t b) {
+  return std::bit_cast<float>(uint32_t(b) << 16);
+}
 
 // Bulk conversions, vectorised where the processor has F16C; `n` values, arrays must not overlap.
 void convert(const half_t* from, float* to, size_t n);

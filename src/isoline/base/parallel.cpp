@@ -73,7 +73,9 @@ ThreadPool::~ThreadPool() {
   for (auto& w : impl_->workers) w.join();
 }
 
-int ThreadPool::threads() const { return int(impl_->workers.size()) + 1; }
+int ThreadPool::threads() const {
+  return int(impl_->workers.size()) + 1;
+}
 
 void ThreadPool::for_each(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   if (n <= 0) return;

@@ -42,8 +42,8 @@ const char* error_code_name(ErrorCode code);
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}          // NOLINT: implicit by design
-  Result(Error error) : v_(std::in_place_index<1>, std::move(error)) {}      // NOLINT
+  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit by design
+  Result(Error error) : v_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
   bool ok() const { return v_.index() == 0; }
   explicit operator bool() const { return ok(); }
   T& value() & { return std::get<0>(v_); }
@@ -81,14 +81,14 @@ using Status = Result<void>;
 #define ISOLINE_CONCAT_INNER(a, b) a##b
 #define ISOLINE_CONCAT(a, b) ISOLINE_CONCAT_INNER(a, b)
 // Evaluates a Status/Result expression and returns its error from the enclosing function.
-#define ISOLINE_RETURN_IF_ERROR(expr)                           \
-  do {                                                          \
-    if (auto isoline_status = (expr); !isoline_status.ok())     \
+#define ISOLINE_RETURN_IF_ERROR(expr)                             \
+  do {                                                            \
+    if (auto isoline_status = (expr); !isoline_status.ok())       \
       return ::isoline::Error(std::move(isoline_status).error()); \
   } while (0)
 // ISOLINE_ASSIGN(auto x, f()): x = the value of f(), or return f()'s error.
-#define ISOLINE_ASSIGN(decl, expr)                                              \
-  auto ISOLINE_CONCAT(isoline_result_, __LINE__) = (expr);                      \
-  if (!ISOLINE_CONCAT(isoline_result_, __LINE__).ok())                          \
+#define ISOLINE_ASSIGN(decl, expr)                                                         \
+  auto ISOLINE_CONCAT(isoline_result_, __LINE__) = (expr);                                 \
+  if (!ISOLINE_CONCAT(isoline_result_, __LINE__).ok())                                     \
     return ::isoline::Error(std::move(ISOLINE_CONCAT(isoline_result_, __LINE__)).error()); \
   decl = std::move(ISOLINE_CONCAT(isoline_result_, __LINE__)).value()

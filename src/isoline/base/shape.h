@@ -13,7 +13,9 @@ using Vec3 = std::array<T, 3>;
 using Index3 = Vec3<int64_t>;
 using Shape3 = Vec3<int64_t>;
 
-inline int64_t voxels(const Shape3& s) { return s[0] * s[1] * s[2]; }
+inline int64_t voxels(const Shape3& s) {
+  return s[0] * s[1] * s[2];
+}
 inline std::string to_string(const Shape3& s) {
   return std::to_string(s[0]) + "x" + std::to_string(s[1]) + "x" + std::to_string(s[2]);
 }

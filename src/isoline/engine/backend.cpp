@@ -4,9 +4,12 @@ namespace isoline {
 
 const char* to_string(Precision p) {
   switch (p) {
-    case Precision::kFloat32: return "fp32";
-    case Precision::kBFloat16: return "bf16";
-    case Precision::kFloat16: return "fp16";
+    case Precision::kFloat32:
+      return "fp32";
+    case Precision::kBFloat16:
+      return "bf16";
+    case Precision::kFloat16:
+      return "fp16";
   }
   return "unknown";
 }
@@ -17,7 +20,9 @@ Result<std::unique_ptr<Session>> Backend::create_from_onnx(const std::string& fi
                "Use --backend openvino."};
 }
 
-void BackendRegistry::add(std::unique_ptr<Backend> backend) { backends_.push_back(std::move(backend)); }
+void BackendRegistry::add(std::unique_ptr<Backend> backend) {
+  backends_.push_back(std::move(backend));
+}
 
 Result<const Backend*> BackendRegistry::find(const std::string& name) const {
   std::string names;
@@ -25,7 +30,8 @@ Result<const Backend*> BackendRegistry::find(const std::string& name) const {
     if (b->name() == name) return static_cast<const Backend*>(b.get());
     names += (names.empty() ? "" : ", ") + b->name();
   }
-  return Error{ErrorCode::kNotFound, "backend '" + name + "' is not in this build (it has: " + names + ")", "--backend",
+  return Error{ErrorCode::kNotFound, "backend '" + name + "' is not in this build (it has: " + names + ")",
+               "--backend",
                "Configure with -DISOLINE_BACKEND_<NAME>=ON; docs/guides/build.md says what each needs."};
 }
 

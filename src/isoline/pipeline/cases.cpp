@@ -41,7 +41,9 @@ Result<std::vector<std::string>> files_with_ending(const std::string& folder, co
   return names;
 }
 
-std::string in_folder(const std::string& folder, const std::string& name) { return (fs::path(folder) / name).string(); }
+std::string in_folder(const std::string& folder, const std::string& name) {
+  return (fs::path(folder) / name).string();
+}
 
 std::string strip_nifti_ending(const std::string& name) {
   for (const char* ending : {".nii.gz", ".nii"})

@@ -17,14 +17,15 @@ struct CaseFiles {
   std::string previous_stage;       // cascades: path of the previous stage's labels; else empty
 };
 
-// Files of `folder` ending with `file_ending`, grouped as nnU-Net does: CASE_0000<ending>, CASE_0001<ending>, ...
-// (nnunetv2 create_lists_from_splitted_dataset_folder). Sorted by case. A file without the four digits is an error
-// that names it. Outputs and previous-stage files are CASE<ending> in their folders.
+// Files of `folder` ending with `file_ending`, grouped as nnU-Net does: CASE_0000<ending>, CASE_0001<ending>,
+// ... (nnunetv2 create_lists_from_splitted_dataset_folder). Sorted by case. A file without the four digits is
+// an error that names it. Outputs and previous-stage files are CASE<ending> in their folders.
 Result<std::vector<CaseFiles>> cases_in_folder(const std::string& folder, const std::string& file_ending,
                                                const std::string& output_folder,
                                                const std::string& previous_stage_folder);
 
-// The same, but a single-channel model may also be given plain names (scan.nii.gz): then every file is a case.
+// The same, but a single-channel model may also be given plain names (scan.nii.gz): then every file is a
+// case.
 Result<std::vector<CaseFiles>> cases_from_input(const std::vector<std::string>& inputs, int channels,
                                                 const std::string& file_ending, const std::string& output,
                                                 const std::string& previous_stage);

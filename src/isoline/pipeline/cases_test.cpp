@@ -20,7 +20,8 @@ class CasesTest : public ::testing::Test {
 };
 
 TEST_F(CasesTest, GroupsChannelsByCaseInOrder) {
-  for (const char* n : {"b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz", "notes.txt"}) touch(n);
+  for (const char* n : {"b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz", "notes.txt"})
+    touch(n);
   const auto cases = cases_in_folder(folder_.string(), ".nii.gz", "out", "prev");
   ASSERT_TRUE(cases.ok()) << cases.error().to_string();
   ASSERT_EQ(cases->size(), 2u);
@@ -48,7 +49,8 @@ TEST_F(CasesTest, PlainNamesServeSingleChannelModels) {
 }
 
 TEST_F(CasesTest, MissingAndEmptyFoldersAreErrors) {
-  EXPECT_EQ(cases_in_folder((folder_ / "none").string(), ".nii.gz", "o", "").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(cases_in_folder((folder_ / "none").string(), ".nii.gz", "o", "").error().code,
+            ErrorCode::kNotFound);
   EXPECT_EQ(cases_in_folder(folder_.string(), ".nii.gz", "o", "").error().code, ErrorCode::kNotFound);
 }
 

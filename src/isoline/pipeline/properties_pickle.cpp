@@ -26,10 +26,12 @@ class Pickle {
     for (int i = 7; i >= 0; --i) out_ += char(bits >> (8 * i) & 0xff);
   }
   void mark() { out_ += '('; }
-  void tuple() { out_ += 't'; }      // from the mark
-  void list() { out_ += 'l'; }       // from the mark
-  void dict() { out_ += 'd'; }       // from the mark: key, value, key, value, ...
-  void global(const char* module, const char* name) { out_ += std::string("c") + module + "\n" + name + "\n"; }
+  void tuple() { out_ += 't'; }  // from the mark
+  void list() { out_ += 'l'; }   // from the mark
+  void dict() { out_ += 'd'; }   // from the mark: key, value, key, value, ...
+  void global(const char* module, const char* name) {
+    out_ += std::string("c") + module + "\n" + name + "\n";
+  }
   void reduce() { out_ += 'R'; }
   std::string finish() { return out_ + '.'; }
 

@@ -9,8 +9,9 @@
 
 namespace isoline {
 
-// Writes the reference's properties dict (spacing, reader's geometry, shapes and crop box) as a pickle of protocol 2.
-// Plain numbers, tuples, lists and dicts, but for nibabel's affine, which is built by numpy.array. Atomic.
+// Writes the reference's properties dict (spacing, reader's geometry, shapes and crop box) as a pickle of
+// protocol 2. Plain numbers, tuples, lists and dicts, but for nibabel's affine, which is built by
+// numpy.array. Atomic.
 Status write_properties(const std::string& path, const NiftiSource& source, const Vec3<double>& spacing_mm,
                         const CropRecord& crop);
 

@@ -10,7 +10,9 @@ namespace isoline {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -22,19 +24,20 @@ Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, co
   ISOLINE_ASSIGN(Scan scan, read_case(files.images, spec.reader, options.limits, segmenter.pool()));
   LabelMap previous;
   if (!files.previous_stage.empty()) {
-    ISOLINE_ASSIGN(previous, read_labels(files.previous_stage, spec.reader, options.limits, segmenter.pool()));
+    ISOLINE_ASSIGN(previous,
+                   read_labels(files.previous_stage, spec.reader, options.limits, segmenter.pool()));
   }
   if (spec.patch_size.size() == 3 && scan.source.dimensions == 2)
-    return Error{ErrorCode::kInvalidArgument, "a 2-D image cannot go through a 3-D configuration", files.images[0],
-                 "Give a volume, or use the model's 2d configuration."};
+    return Error{ErrorCode::kInvalidArgument, "a 2-D image cannot go through a 3-D configuration",
+                 files.images[0], "Give a volume, or use the model's 2d configuration."};
   const double read_s = seconds_since(begin);
   out.shape = scan.image.shape;
   out.spacing_mm = scan.image.geometry.spacing_mm;
   out.warnings = std::move(scan.warnings);
 
   ISOLINE_ASSIGN(out.segmentation,
-                 segmenter.segment(std::move(scan.image), files.previous_stage.empty() ? nullptr : &previous, progress,
-                                   cancel));
+                 segmenter.segment(std::move(scan.image), files.previous_stage.empty() ? nullptr : &previous,
+                                   progress, cancel));
   Segmentation& s = out.segmentation;
   s.times.read_s = read_s;
 
@@ -53,9 +56,9 @@ Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, co
   }
   out.label_voxels.assign(counts, counts + top + 1);
   if (s.probabilities.size() && !options.probabilities_path.empty()) {
-    ISOLINE_RETURN_IF_ERROR(write_npz<float>(options.probabilities_path, "probabilities", s.probabilities.span(),
-                                             {spec.labels.heads, s.labels.shape[0], s.labels.shape[1], s.labels.shape[2]},
-                                             segmenter.pool()));
+    ISOLINE_RETURN_IF_ERROR(write_npz<float>(
+        options.probabilities_path, "probabilities", s.probabilities.span(),
+        {spec.labels.heads, s.labels.shape[0], s.labels.shape[1], s.labels.shape[2]}, segmenter.pool()));
   }
   if (!options.properties_path.empty())
     ISOLINE_RETURN_IF_ERROR(write_properties(options.properties_path, scan.source, out.spacing_mm, s.crop));

@@ -21,12 +21,14 @@ struct CaseResult {
 struct CaseOptions {
   ReadLimits limits;
   const PostprocessingSpec* postprocessing = nullptr;  // applied before writing, if given
-  std::string probabilities_path;  // .npz; written if the segmenter keeps probabilities
-  std::string properties_path;     // .pkl of nnU-Net's properties, which its ensembling reads; written if not empty
+  std::string probabilities_path;                      // .npz; written if the segmenter keeps probabilities
+  std::string
+      properties_path;  // .pkl of nnU-Net's properties, which its ensembling reads; written if not empty
 };
 
 // Reads, segments and writes. Nothing is left at the output unless the whole case succeeded.
 Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, const CaseOptions& options,
-                                const ProgressFunction& progress = {}, const std::atomic<bool>* cancel = nullptr);
+                                const ProgressFunction& progress = {},
+                                const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace isoline

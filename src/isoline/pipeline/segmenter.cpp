@@ -13,7 +13,9 @@ namespace isoline {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Values alive at once, at their peak, over one forward pass.
 int64_t peak_activation_values(const NetworkGraph& graph, const Shape3& patch) {
@@ -72,14 +74,16 @@ struct Segmenter::Impl {
   const Backend& backend;
   SegmenterOptions options;
   ThreadPool pool;
-  std::vector<NetworkGraph> graphs;                // one per fold; weights move into the sessions when those exist
+  std::vector<NetworkGraph> graphs;  // one per fold; weights move into the sessions when those exist
   std::vector<std::unique_ptr<Session>> sessions;  // one per fold, created at first use
   std::vector<Vec3<bool>> mirrors;
   std::string description;
 
   int64_t heads() const { return model.spec.labels.heads; }
   size_t folds() const { return model.spec.architecture ? graphs.size() : 1; }
-  SessionOptions session_options(const Shape3& patch) const { return {patch, 1, options.precision, options.threads}; }
+  SessionOptions session_options(const Shape3& patch) const {
+    return {patch, 1, options.precision, options.threads};
+  }
 
   Result<Session*> session(size_t fold, const Shape3& patch) {
     if (sessions.size() <= fold) sessions.resize(fold + 1);
@@ -88,9 +92,9 @@ struct Segmenter::Impl {
       if (model.spec.architecture) {
         ISOLINE_ASSIGN(sessions[fold], backend.create(graphs[fold], so));
       } else {
-        ISOLINE_ASSIGN(sessions[fold], backend.create_from_onnx(model.spec.onnx_file, model.spec.input_channels(),
-                                                                model.spec.labels.heads,
-                                                                int(model.spec.patch_size.size()), so));
+        ISOLINE_ASSIGN(sessions[fold], backend.create_from_onnx(
+                                           model.spec.onnx_file, model.spec.input_channels(),
+                                           model.spec.labels.heads, int(model.spec.patch_size.size()), so));
       }
       description = sessions[fold]->description();
     }
@@ -103,21 +107,33 @@ Segmenter::Segmenter(Segmenter&&) noexcept = default;
 Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
 Segmenter::~Segmenter() = default;
 
-const ModelSpec& Segmenter::spec() const { return impl_->model.spec; }
-const NetworkGraph* Segmenter::graph() const { return impl_->graphs.empty() ? nullptr : &impl_->graphs[0]; }
-ThreadPool& Segmenter::pool() { return impl_->pool; }
-std::string Segmenter::session_description() const { return impl_->description; }
-int64_t Segmenter::mirrors() const { return int64_t(impl_->mirrors.size()); }
+const ModelSpec& Segmenter::spec() const {
+  return impl_->model.spec;
+}
+const NetworkGraph* Segmenter::graph() const {
+  return impl_->graphs.empty() ? nullptr : &impl_->graphs[0];
+}
+ThreadPool& Segmenter::pool() {
+  return impl_->pool;
+}
+std::string Segmenter::session_description() const {
+  return impl_->description;
+}
+int64_t Segmenter::mirrors() const {
+  return int64_t(impl_->mirrors.size());
+}
 
-Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend, const SegmenterOptions& options) {
+Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend,
+                                    const SegmenterOptions& options) {
   auto impl = std::make_unique<Impl>(std::move(model), backend, options);
   const ModelSpec& spec = impl->model.spec;
   const int dims = int(spec.patch_size.size());
-  std::vector<int> axes = options.mirror_axes ? *options.mirror_axes : spec.mirror_axes.value_or(std::vector<int>{});
+  std::vector<int> axes =
+      options.mirror_axes ? *options.mirror_axes : spec.mirror_axes.value_or(std::vector<int>{});
   for (size_t i = 0; i < axes.size(); ++i)
     if (axes[i] < 0 || axes[i] >= dims || std::count(axes.begin(), axes.end(), axes[i]) > 1)
-      return Error{ErrorCode::kInvalidArgument, "mirror axis " + std::to_string(axes[i]) + " is not possible", "--tta",
-                   "Axes count from 0 to " + std::to_string(dims - 1) + ", each once."};
+      return Error{ErrorCode::kInvalidArgument, "mirror axis " + std::to_string(axes[i]) + " is not possible",
+                   "--tta", "Axes count from 0 to " + std::to_string(dims - 1) + ", each once."};
   impl->mirrors = mirror_sets(axes, dims);
   const TilePlan plan_check = [&] {  // validates step before anything is read
     auto p = plan_tiles({1, 1, 1}, spec.patch_size, options.step);
@@ -126,7 +142,8 @@ Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend, c
   if (plan_check.tiles() == 0) return plan_tiles({1, 1, 1}, spec.patch_size, options.step).error();
   if (spec.architecture) {
     for (const Weights& w : impl->model.folds) {
-      ISOLINE_ASSIGN(NetworkGraph graph, build_network(*spec.architecture, spec.input_channels(), spec.labels.heads, w));
+      ISOLINE_ASSIGN(NetworkGraph graph,
+                     build_network(*spec.architecture, spec.input_channels(), spec.labels.heads, w));
       ISOLINE_RETURN_IF_ERROR(backend.supports(graph, impl->session_options(plan_check.patch)));
       impl->graphs.push_back(std::move(graph));
     }
@@ -139,8 +156,8 @@ Result<Prepared> Segmenter::preprocess(const Image& image, const LabelMap* previ
   return isoline::preprocess(image, previous_stage, impl_->model.spec, impl_->pool);
 }
 
-Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink, const ProgressFunction& progress,
-                              const std::atomic<bool>* cancel) {
+Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
+                              const ProgressFunction& progress, const std::atomic<bool>* cancel) {
   Impl& m = *impl_;
   ISOLINE_ASSIGN(const TilePlan plan, plan_tiles(prepared.shape, m.model.spec.patch_size, m.options.step));
   const int64_t heads = m.heads(), tile_values = heads * voxels(plan.patch);
@@ -164,7 +181,8 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink, c
           for (int64_t hz = begin; hz < end; ++hz) {
             const int64_t h = hz / (slab.z_end - slab.z_begin), z = hz % (slab.z_end - slab.z_begin);
             for (int64_t y = 0; y < slab.shape[1]; ++y) {
-              const half_t* from = slab.data + h * slab.head_stride + z * slab.plane_stride + y * slab.row_stride;
+              const half_t* from =
+                  slab.data + h * slab.head_stride + z * slab.plane_stride + y * slab.row_stride;
               half_t* to = all_folds.data() + h * n + (slab.z_begin + z) * plane + y * slab.shape[2];
               for (int64_t x = 0; x < slab.shape[2]; ++x) {
                 half_t v = from[x];
@@ -176,13 +194,14 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink, c
           }
         });
         if (!last_fold) return {};
-        return sink({slab.z_begin, slab.z_end, slab.shape, heads, all_folds.data() + slab.z_begin * plane, n, plane,
-                     slab.shape[2]});
+        return sink({slab.z_begin, slab.z_end, slab.shape, heads, all_folds.data() + slab.z_begin * plane, n,
+                     plane, slab.shape[2]});
       };
     Accumulator accumulator(plan, heads, m.pool);
     for (int64_t t = 0; t < plan.tiles(); ++t) {
       for (size_t k = 0; k < m.mirrors.size(); ++k) {
-        extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), m.mirrors[k], tile.data());
+        extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), m.mirrors[k],
+                     tile.data());
         ISOLINE_RETURN_IF_ERROR(session->run(tile.data(), k == 0 ? sum.data() : part.data()));
         if (k > 0) add_mirrored(part.data(), heads, plan.patch, m.mirrors[k], sum.data(), m.pool);
         if (progress) progress(++done, total);
@@ -215,8 +234,9 @@ uint64_t Segmenter::estimate_bytes(const Image& image) const {
   const double scan = double(voxels(image.shape)), net = double(voxels(grid)), heads = double(m.heads());
   const double scan_bytes = std::visit([](const auto& b) { return double(b.byte_size()); }, image.data);
   const double prepared = net * 4 * spec.input_channels();
-  const double between = double(turned[0]) * double(grid[1]) * double(grid[2]) * 4;  // after the in-plane passes
-  double running = prepared + scan * 2;                                             // and the labels
+  const double between =
+      double(turned[0]) * double(grid[1]) * double(grid[2]) * 4;  // after the in-plane passes
+  double running = prepared + scan * 2;                           // and the labels
   running += heads * double(plan->patch[0] * plan->padded[1] * plan->padded[2]) * 2;
   if (m.folds() > 1) running += net * heads * 2;
   if (m.options.with_probabilities) running += scan * heads * 4;
@@ -226,11 +246,12 @@ uint64_t Segmenter::estimate_bytes(const Image& image) const {
   return uint64_t(std::max(running, scan_bytes + between + prepared));
 }
 
-Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_stage, const ProgressFunction& progress,
-                                        const std::atomic<bool>* cancel) {
+Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_stage,
+                                        const ProgressFunction& progress, const std::atomic<bool>* cancel) {
   Impl& m = *impl_;
   try {
-    if (const uint64_t need = estimate_bytes(image); m.options.max_ram_bytes && need > m.options.max_ram_bytes)
+    if (const uint64_t need = estimate_bytes(image);
+        m.options.max_ram_bytes && need > m.options.max_ram_bytes)
       return Error{ErrorCode::kResourceExhausted,
                    "this scan needs about " + std::to_string(need >> 20) + " MiB, the limit is " +
                        std::to_string(m.options.max_ram_bytes >> 20) + " MiB",
@@ -245,8 +266,9 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
     out.times.preprocess_s = seconds_since(start);
 
     start = Clock::now();
-    ISOLINE_ASSIGN(LabelExporter exporter, LabelExporter::create(m.model.spec, prepared.crop, prepared.resample, m.pool,
-                                                                 m.options.with_probabilities));
+    ISOLINE_ASSIGN(LabelExporter exporter,
+                   LabelExporter::create(m.model.spec, prepared.crop, prepared.resample, m.pool,
+                                         m.options.with_probabilities));
     double export_s = 0;
     const LogitSink sink = [&](const LogitSlab& slab) {
       const auto from = Clock::now();
@@ -267,7 +289,8 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
     out.forwards = plan.tiles() * mirrors() * int64_t(m.folds());
     return out;
   } catch (const std::bad_alloc&) {
-    return Error{ErrorCode::kResourceExhausted, "memory ran out", "", "Free memory, or use fewer folds or threads."};
+    return Error{ErrorCode::kResourceExhausted, "memory ran out", "",
+                 "Free memory, or use fewer folds or threads."};
   }
 }
 

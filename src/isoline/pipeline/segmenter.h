@@ -25,7 +25,8 @@ struct SegmenterOptions {
   Precision precision = Precision::kFloat32;
   int threads = 0;  // 0: one per available core
   bool with_probabilities = false;
-  uint64_t max_ram_bytes = 0;  // 0: no limit; else segment() refuses, before starting, what its estimate says exceeds it
+  uint64_t max_ram_bytes =
+      0;  // 0: no limit; else segment() refuses, before starting, what its estimate says exceeds it
 };
 
 // Wall time of each stage, in seconds. `network` includes cutting tiles and adding them up.
@@ -54,10 +55,11 @@ class Segmenter {
   static Result<Segmenter> create(LoadedModel model, const Backend& backend, const SegmenterOptions& options);
 
   // The whole way from intensities to labels. Consumes the image: its memory is freed once preprocessed.
-  // previous_stage: labels on the scan's grid, for cascades only. `cancel`, if given, is looked at after every
-  // forward; then the result is kCancelled.
+  // previous_stage: labels on the scan's grid, for cascades only. `cancel`, if given, is looked at after
+  // every forward; then the result is kCancelled.
   Result<Segmentation> segment(Image image, const LabelMap* previous_stage = nullptr,
-                               const ProgressFunction& progress = {}, const std::atomic<bool>* cancel = nullptr);
+                               const ProgressFunction& progress = {},
+                               const std::atomic<bool>* cancel = nullptr);
 
   // The stages, for tests and measurements.
   Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage);
@@ -72,7 +74,8 @@ class Segmenter {
   std::string session_description() const;
   // The mirror sets in use, identity included.
   int64_t mirrors() const;
-  // Estimated peak memory of one scan, in bytes: arrays, activations (an upper bound by liveness) and weights.
+  // Estimated peak memory of one scan, in bytes: arrays, activations (an upper bound by liveness) and
+  // weights.
   uint64_t estimate_bytes(const Image& image) const;
 
   Segmenter(Segmenter&&) noexcept;

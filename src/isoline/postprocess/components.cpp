@@ -37,7 +37,8 @@ void keep_largest_component(LabelMap& map, const std::vector<int>& labels, uint1
   if (sizes.size() == 1) return;
   const int64_t top = *std::max_element(sizes.begin() + 1, sizes.end());
   for (int64_t i = 0; i < n; ++i)
-    if (const int32_t c = component[size_t(i)]; c && sizes[size_t(c)] != top) map.data[size_t(i)] = background;
+    if (const int32_t c = component[size_t(i)]; c && sizes[size_t(c)] != top)
+      map.data[size_t(i)] = background;
 }
 
 }  // namespace isoline

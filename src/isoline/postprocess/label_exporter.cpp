@@ -34,10 +34,12 @@ float round_to_half(double v) {
 }
 
 // torch.sigmoid on float32.
-float sigmoid(float v) { return 1.0f / (1.0f + std::exp(-v)); }
+float sigmoid(float v) {
+  return 1.0f / (1.0f + std::exp(-v));
+}
 
-ISOLINE_MULTIVERSION void codes_of_row_argmax(const half_t* logits, int64_t head_stride, int64_t heads, int64_t n,
-                                              bool exact, float* work, uint16_t* codes) {
+ISOLINE_MULTIVERSION void codes_of_row_argmax(const half_t* logits, int64_t head_stride, int64_t heads,
+                                              int64_t n, bool exact, float* work, uint16_t* codes) {
   // work: [4][n]: best, second, largest magnitude, current head
   float *best = work, *second = work + n, *mag = work + 2 * n, *v = work + 3 * n;
   for (int64_t x = 0; x < n; ++x) {
@@ -59,13 +61,14 @@ ISOLINE_MULTIVERSION void codes_of_row_argmax(const half_t* logits, int64_t head
     }
   }
   if (exact) return;
-  // Interpolated gap >= weighted gaps > one binary16 step of the largest interpolated magnitude: order survives.
+  // Interpolated gap >= weighted gaps > one binary16 step of the largest interpolated magnitude: order
+  // survives.
   for (int64_t x = 0; x < n; ++x)
     codes[x] = best[x] - second[x] > mag[x] * 0x1.02p-10f + 1e-6f ? codes[x] : kUndecided;
 }
 
-ISOLINE_MULTIVERSION void codes_of_row_regions(const half_t* logits, int64_t head_stride, int64_t heads, int64_t n,
-                                               float* v, uint16_t* codes) {
+ISOLINE_MULTIVERSION void codes_of_row_regions(const half_t* logits, int64_t head_stride, int64_t heads,
+                                               int64_t n, float* v, uint16_t* codes) {
   std::memset(codes, 0, size_t(n) * sizeof(uint16_t));
   for (int64_t h = 0; h < heads; ++h) {
     convert(logits + h * head_stride, v, size_t(n));
@@ -77,8 +80,8 @@ ISOLINE_MULTIVERSION void codes_of_row_regions(const half_t* logits, int64_t hea
 }
 
 // common[x] = the code all four rows share, or kUndecided. Returns whether one decided code fills the row.
-ISOLINE_MULTIVERSION bool merge_rows(const uint16_t* a, const uint16_t* b, const uint16_t* c, const uint16_t* d,
-                                     int64_t n, uint16_t* common) {
+ISOLINE_MULTIVERSION bool merge_rows(const uint16_t* a, const uint16_t* b, const uint16_t* c,
+                                     const uint16_t* d, int64_t n, uint16_t* common) {
   uint16_t differs = 0;
   const uint16_t first = a[0];
   for (int64_t x = 0; x < n; ++x) {
@@ -92,13 +95,15 @@ ISOLINE_MULTIVERSION bool merge_rows(const uint16_t* a, const uint16_t* b, const
 }  // namespace
 
 Result<LabelExporter> LabelExporter::create(const ModelSpec& spec, const CropRecord& crop,
-                                            const ResampleRecord& resample, ThreadPool& pool, bool with_probabilities) {
+                                            const ResampleRecord& resample, ThreadPool& pool,
+                                            bool with_probabilities) {
   const ResampleSpec& r = spec.resample_probabilities;
   if (r.function == ResampleFunction::kDefault && (r.order != 1 && r.order != 0))
     return Error{ErrorCode::kUnsupported, "order " + std::to_string(r.order) + " is not supported for logits",
                  "resampling_fn_probabilities_kwargs.order", "Orders 0 and 1 are."};
   if (r.function == ResampleFunction::kDefault && r.order_z != 0)
-    return Error{ErrorCode::kUnsupported, "order_z " + std::to_string(r.order_z) + " is not supported for logits",
+    return Error{ErrorCode::kUnsupported,
+                 "order_z " + std::to_string(r.order_z) + " is not supported for logits",
                  "resampling_fn_probabilities_kwargs.order_z", "Only order_z 0 is."};
   if (r.function == ResampleFunction::kNone && resample.shape_before != resample.shape_after)
     return Error{ErrorCode::kUnsupported, "logits stay on the network's grid but the data was resampled",
@@ -108,12 +113,18 @@ Result<LabelExporter> LabelExporter::create(const ModelSpec& spec, const CropRec
 
 LabelExporter::LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
                              ThreadPool& pool, bool with_probabilities)
-    : heads_(spec.labels.heads), regions_(spec.labels.has_regions),
+    : heads_(spec.labels.heads),
+      regions_(spec.labels.has_regions),
       torch_(spec.resample_probabilities.function == ResampleFunction::kTorch),
-      identity_(resample.shape_before == resample.shape_after), with_probabilities_(with_probabilities),
-      regions_class_order_(spec.labels.regions_class_order), crop_(crop), resample_(resample), pool_(&pool) {
+      identity_(resample.shape_before == resample.shape_after),
+      with_probabilities_(with_probabilities),
+      regions_class_order_(spec.labels.regions_class_order),
+      crop_(crop),
+      resample_(resample),
+      pool_(&pool) {
   const ResampleSpec& r = spec.resample_probabilities;
-  const auto coarse = separate_axis(r.force_separate_z, resample.spacing_after_mm, resample.spacing_before_mm);
+  const auto coarse =
+      separate_axis(r.force_separate_z, resample.spacing_after_mm, resample.spacing_before_mm);
   const GridRule rule = torch_ ? GridRule::kTorch : GridRule::kZoom;
   for (int a = 0; a < 3; ++a) {
     const auto i = size_t(a);
@@ -144,7 +155,8 @@ LabelExporter::LabelExporter(const ModelSpec& spec, const CropRecord& crop, cons
   }
 }
 
-void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_t row_stride, uint16_t* codes) const {
+void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_t row_stride,
+                               uint16_t* codes) const {
   const Shape3 s = resample_.shape_after;
   pool_->for_each(s[1], 16, [&](int64_t begin, int64_t end) {
     Buffer<float> work(size_t(4 * s[2]));
@@ -160,8 +172,8 @@ void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_
   });
 }
 
-// values[h] of one output voxel. taps: the four rows (z lo/hi, y lo/hi), each [head] at a stride of one plane, given
-// as 8 pointers to head 0 of the tap voxels in scipy's order; head stride is the plane size.
+// values[h] of one output voxel. taps: the four rows (z lo/hi, y lo/hi), each [head] at a stride of one
+// plane, given as 8 pointers to head 0 of the tap voxels in scipy's order; head stride is the plane size.
 void LabelExporter::evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx,
                              float* values) const {
   const int64_t head = resample_.shape_after[1] * resample_.shape_after[2];
@@ -212,8 +224,8 @@ void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
       const int64_t y0 = ty.lo[yi] * s[2], y1 = ty.hi[yi] * s[2];
       const bool filled = merge_rows(lo.codes.data() + y0, lo.codes.data() + y1, hi.codes.data() + y0,
                                      hi.codes.data() + y1, s[2], common.data());
-      const int64_t at = (z + box.lo[0]) * file_stride_[0] + (y + box.lo[1]) * file_stride_[1] +
-                         box.lo[2] * file_stride_[2];
+      const int64_t at =
+          (z + box.lo[0]) * file_stride_[0] + (y + box.lo[1]) * file_stride_[1] + box.lo[2] * file_stride_[2];
       uint16_t* out = out_.labels.data.data() + at;
       if (filled && !with_probabilities_) {
         const uint16_t label = label_of_code_[common[0]];
@@ -254,7 +266,8 @@ void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
           float sum = 0;
           for (float& v : values) sum += v = std::exp(v - top);
           for (float& v : values) v /= sum;
-          out[x * file_stride_[2]] = uint16_t(std::max_element(values.begin(), values.end()) - values.begin());
+          out[x * file_stride_[2]] =
+              uint16_t(std::max_element(values.begin(), values.end()) - values.begin());
         }
         for (int64_t h = 0; h < heads_; ++h)
           out_.probabilities[size_t(h * voxels(file_shape_) + at + x * file_stride_[2])] = values[size_t(h)];
@@ -273,7 +286,8 @@ Status LabelExporter::add(const LogitSlab& slab) {
     const half_t* from = slab.data + (z - slab.z_begin) * slab.plane_stride;
     pool_->for_each(heads_ * s[1], 64, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
-        std::memcpy(p.logits.data() + r * s[2], from + r / s[1] * slab.head_stride + r % s[1] * slab.row_stride,
+        std::memcpy(p.logits.data() + r * s[2],
+                    from + r / s[1] * slab.head_stride + r % s[1] * slab.row_stride,
                     size_t(s[2]) * sizeof(half_t));
     });
     make_codes(p.logits.data(), plane, s[2], p.codes.data());
@@ -292,6 +306,8 @@ Status LabelExporter::add(const LogitSlab& slab) {
   return {};
 }
 
-LabelExporter::Output LabelExporter::finish() { return std::move(out_); }
+LabelExporter::Output LabelExporter::finish() {
+  return std::move(out_);
+}
 
 }  // namespace isoline

@@ -14,33 +14,36 @@
 
 namespace isoline {
 
-// Gives the labels of nnunetv2 convert_predicted_logits_to_segmentation_with_correct_shape, bit for bit, without ever
-// holding resampled logits: they are float64 trilinear sums in scipy's order, rounded once to binary16, then argmax
-// (ties: lowest channel) or, for regions, float32 sigmoid > 0.5 painted in regions_class_order.
+// Gives the labels of nnunetv2 convert_predicted_logits_to_segmentation_with_correct_shape, bit for bit,
+// without ever holding resampled logits: they are float64 trilinear sums in scipy's order, rounded once to
+// binary16, then argmax (ties: lowest channel) or, for regions, float32 sigmoid > 0.5 painted in
+// regions_class_order.
 //
-// Speed comes from not computing them: where all samples around an output voxel agree by more than rounding could
-// undo, interpolation cannot change the decision. Only the rest is evaluated.
+// Speed comes from not computing them: where all samples around an output voxel agree by more than rounding
+// could undo, interpolation cannot change the decision. Only the rest is evaluated.
 class LabelExporter {
  public:
   // spec and records are copied; the pool must outlive the exporter.
-  // with_probabilities also keeps float32 softmax/sigmoid of every head on the scan's grid (memory: heads * voxels * 4).
-  static Result<LabelExporter> create(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
-                                      ThreadPool& pool, bool with_probabilities = false);
+  // with_probabilities also keeps float32 softmax/sigmoid of every head on the scan's grid (memory: heads *
+  // voxels * 4).
+  static Result<LabelExporter> create(const ModelSpec& spec, const CropRecord& crop,
+                                      const ResampleRecord& resample, ThreadPool& pool,
+                                      bool with_probabilities = false);
 
   // Takes slabs in ascending z without gaps.
   Status add(const LogitSlab& slab);
 
   struct Output {
-    LabelMap labels;             // file order; geometry left at its default
-    Buffer<float> probabilities; // [heads, z, y, x] in file order; empty unless asked for
+    LabelMap labels;               // file order; geometry left at its default
+    Buffer<float> probabilities;   // [heads, z, y, x] in file order; empty unless asked for
     int64_t evaluated_voxels = 0;  // how many needed arithmetic, for profiling
   };
   // After the last slab.
   Output finish();
 
  private:
-  LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample, ThreadPool& pool,
-                bool with_probabilities);
+  LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
+                ThreadPool& pool, bool with_probabilities);
   // One low-resolution plane: logits [head][y][x] and one decision code per voxel.
   struct Plane {
     Buffer<half_t> logits;
@@ -49,7 +52,8 @@ class LabelExporter {
   void make_codes(const half_t* logits, int64_t head_stride, int64_t row_stride, uint16_t* codes) const;
   void emit(int64_t z, const Plane& lo, const Plane& hi);
   uint16_t decide(const float* values) const;
-  void evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx, float* values) const;
+  void evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx,
+                float* values) const;
 
   int64_t heads_;
   bool regions_, torch_, identity_, with_probabilities_;
@@ -59,8 +63,8 @@ class LabelExporter {
   ResampleRecord resample_;
   ThreadPool* pool_;
   LinearTaps taps_[3];
-  Plane previous_;          // last plane of the slab before
-  int64_t next_out_ = 0;    // first output plane not yet written
+  Plane previous_;        // last plane of the slab before
+  int64_t next_out_ = 0;  // first output plane not yet written
   Output out_;
   Shape3 file_shape_{0, 0, 0}, file_stride_{0, 0, 0};  // strides of transposed axes in the output array
 };

@@ -95,8 +95,8 @@ TEST(LabelExporter, EqualsResamplingEverything) {
     ASSERT_TRUE(exporter.ok());
     for (int64_t z = 0; z < c.in[0];) {  // in slabs of one, then two planes
       const int64_t e = std::min(c.in[0], z + 1 + z % 2);
-      const LogitSlab slab{z, e, c.in, 3, logits.data() + z * c.in[1] * c.in[2], voxels(c.in), c.in[1] * c.in[2],
-                           c.in[2]};
+      const LogitSlab slab{
+          z, e, c.in, 3, logits.data() + z * c.in[1] * c.in[2], voxels(c.in), c.in[1] * c.in[2], c.in[2]};
       ASSERT_TRUE(exporter->add(slab).ok());
       z = e;
     }

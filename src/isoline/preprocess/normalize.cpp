@@ -25,8 +25,12 @@ template <class T>
     out[i] = (v - subtract) / divide;
   }
 }
-ISOLINE_MULTIVERSION void apply_i16(const Normalizer& k, const int16_t* r, int64_t n, float* o) { apply_plain(k, r, n, o); }
-ISOLINE_MULTIVERSION void apply_f32(const Normalizer& k, const float* r, int64_t n, float* o) { apply_plain(k, r, n, o); }
+ISOLINE_MULTIVERSION void apply_i16(const Normalizer& k, const int16_t* r, int64_t n, float* o) {
+  apply_plain(k, r, n, o);
+}
+ISOLINE_MULTIVERSION void apply_f32(const Normalizer& k, const float* r, int64_t n, float* o) {
+  apply_plain(k, r, n, o);
+}
 
 template <class T>
 void keep_outside_mask(const uint8_t* mask_row, const T* row, int64_t n, float* out) {
@@ -39,9 +43,10 @@ struct Moments {
   float lo = std::numeric_limits<float>::infinity(), hi = -std::numeric_limits<float>::infinity();
 };
 
-// Sums over channel c inside the box; squares are of (v - center). Slices are added in a fixed order, so threads do
-// not change the result.
-Moments moments(const Image& image, int64_t c, const Box3& box, const uint8_t* mask, double center, ThreadPool& pool) {
+// Sums over channel c inside the box; squares are of (v - center). Slices are added in a fixed order, so
+// threads do not change the result.
+Moments moments(const Image& image, int64_t c, const Box3& box, const uint8_t* mask, double center,
+                ThreadPool& pool) {
   const Shape3 s = image.shape, m = box.shape();
   std::vector<Moments> per_slice(static_cast<size_t>(m[0]));
   std::visit(
@@ -100,7 +105,8 @@ Result<Normalizer> make_normalizer(const ChannelSpec& channel, const Image& imag
                                    const uint8_t* mask, ThreadPool& pool) {
   Normalizer k;
   switch (channel.normalization) {
-    case Normalization::kNone: return k;
+    case Normalization::kNone:
+      return k;
     case Normalization::kCt:
       k.identity = false;
       k.clip = true;

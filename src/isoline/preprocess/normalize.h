@@ -23,8 +23,8 @@ struct Normalizer {
   void apply(const float* row, const uint8_t* mask_row, int64_t n, float* out) const;
 };
 
-// Statistics are those of channel `c` inside the crop (z-score: inside the mask if the scheme asks for it; sums in
-// double where numpy uses pairwise float32, relative difference < 1e-6).
+// Statistics are those of channel `c` inside the crop (z-score: inside the mask if the scheme asks for it;
+// sums in double where numpy uses pairwise float32, relative difference < 1e-6).
 Result<Normalizer> make_normalizer(const ChannelSpec& channel, const Image& image, int64_t c, const Box3& box,
                                    const uint8_t* mask, ThreadPool& pool);
 

@@ -39,13 +39,14 @@ Vec3<double> target_spacing(const ModelSpec& spec, const Vec3<double>& spacing_m
 Status check_order(const ResampleSpec& r, const char* field) {
   for (int order : {r.order, r.order_z})
     if (r.function == ResampleFunction::kDefault && order != 0 && order != 1 && order != 3)
-      return Error{ErrorCode::kUnsupported, "spline order " + std::to_string(order) + " is not supported", field,
-                   "Orders 0, 1 and 3 are."};
+      return Error{ErrorCode::kUnsupported, "spline order " + std::to_string(order) + " is not supported",
+                   field, "Orders 0, 1 and 3 are."};
   if (r.order_z != 0 && r.function == ResampleFunction::kDefault)
     return Error{ErrorCode::kUnsupported, "order_z " + std::to_string(r.order_z) + " is not supported", field,
                  "Only order_z 0 (nnU-Net's own value) is."};
   if (r.function == ResampleFunction::kTorch && r.torch_mode != "linear")
-    return Error{ErrorCode::kUnsupported, "resample_torch_fornnunet mode '" + r.torch_mode + "' is not supported", field,
+    return Error{ErrorCode::kUnsupported,
+                 "resample_torch_fornnunet mode '" + r.torch_mode + "' is not supported", field,
                  "Only 'linear' is."};
   return {};
 }
@@ -68,19 +69,17 @@ void resample_channel(const RowLoader& load, const Shape3& in, const Shape3& out
   const Buffer<float> front = transposed(source.data(), 1, in, to, pool);
   for (size_t a = 0; a < 3; ++a) rq.in[a] = in[size_t(to[a])], rq.out[a] = out[size_t(to[a])];
   Buffer<float> result(size_t(voxels(out)));
-  resample_rows(
-      [&](int64_t z, int64_t y, float* row) {
-        std::copy_n(front.data() + (z * rq.in[1] + y) * rq.in[2], rq.in[2], row);
-      },
-      rq, result.data(), pool);
+  resample_rows([&](int64_t z, int64_t y,
+                    float* row) { std::copy_n(front.data() + (z * rq.in[1] + y) * rq.in[2], rq.in[2], row); },
+                rq, result.data(), pool);
   const Buffer<float> ordered = transposed(result.data(), 1, rq.out, back, pool);
   std::memcpy(dst, ordered.data(), ordered.byte_size());
 }
 
 // Labels of the previous stage, cropped, resampled and appended as one 0/1 channel per foreground label
 // (run_case + convert_labelmap_to_one_hot). Outside the nonzero mask background becomes -1 before resampling.
-Status append_previous_stage(const LabelMap& labels, const Image& image, const CropRecord& crop, const ModelSpec& spec,
-                             Prepared& prepared, ThreadPool& pool) {
+Status append_previous_stage(const LabelMap& labels, const Image& image, const CropRecord& crop,
+                             const ModelSpec& spec, Prepared& prepared, ThreadPool& pool) {
   const Vec3<int> p = crop.transpose_forward;
   for (size_t a = 0; a < 3; ++a)
     if (labels.shape[size_t(p[a])] != crop.shape_before[a])
@@ -89,10 +88,12 @@ Status append_previous_stage(const LabelMap& labels, const Image& image, const C
                    "previous stage", "Give the segmentation of the same scan."};
   const ResampleSpec& r = spec.resample_segmentation;
   if (r.function == ResampleFunction::kTorch)
-    return Error{ErrorCode::kUnsupported, "resample_torch_fornnunet is not supported for the previous stage's labels",
+    return Error{ErrorCode::kUnsupported,
+                 "resample_torch_fornnunet is not supported for the previous stage's labels",
                  "resampling_fn_seg", "Use a model whose plans name resample_data_or_seg_to_shape."};
   if (r.function == ResampleFunction::kDefault && r.order != 1)
-    return Error{ErrorCode::kUnsupported, "order " + std::to_string(r.order) + " is not supported for label maps",
+    return Error{ErrorCode::kUnsupported,
+                 "order " + std::to_string(r.order) + " is not supported for label maps",
                  "resampling_fn_seg_kwargs.order", "Only order 1 (nnU-Net's own value) is."};
   const Shape3 m = crop.box.shape();
   const Buffer<uint16_t> turned = transposed(labels.data.data(), 1, labels.shape, p, pool);
@@ -102,21 +103,25 @@ Status append_previous_stage(const LabelMap& labels, const Image& image, const C
     for (int64_t y = 0; y < m[1]; ++y)
       for (int64_t x = 0; x < m[2]; ++x) {
         const int64_t i = (z * m[1] + y) * m[2] + x;
-        const int64_t from = ((z + crop.box.lo[0]) * crop.shape_before[1] + y + crop.box.lo[1]) * crop.shape_before[2] +
-                             x + crop.box.lo[2];
+        const int64_t from =
+            ((z + crop.box.lo[0]) * crop.shape_before[1] + y + crop.box.lo[1]) * crop.shape_before[2] + x +
+            crop.box.lo[2];
         const uint16_t v = turned[size_t(from)];
         if (v > 32767)
-          return Error{ErrorCode::kUnsupported, "label " + std::to_string(v) + " is above 32767", "previous stage", ""};
+          return Error{ErrorCode::kUnsupported, "label " + std::to_string(v) + " is above 32767",
+                       "previous stage", ""};
         cropped[size_t(i)] = v == 0 && !mask[size_t(i)] ? int16_t(-1) : int16_t(v);
       }
   const ResampleRecord& rr = prepared.resample;
   Buffer<int16_t> resampled(size_t(voxels(prepared.shape)));
   resample_labels(cropped.data(), m, prepared.shape,
-                  separate_axis(r.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm), resampled.data(), pool);
+                  separate_axis(r.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm),
+                  resampled.data(), pool);
   float* channel = prepared.data.data() + int64_t(spec.channels.size()) * voxels(prepared.shape);
   for (int label : spec.labels.all_labels) {
     if (label == 0) continue;
-    for (int64_t i = 0; i < voxels(prepared.shape); ++i) channel[i] = resampled[size_t(i)] == label ? 1.0f : 0.0f;
+    for (int64_t i = 0; i < voxels(prepared.shape); ++i)
+      channel[i] = resampled[size_t(i)] == label ? 1.0f : 0.0f;
     channel += voxels(prepared.shape);
   }
   return {};
@@ -138,8 +143,9 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
                  "channels", "Give one file per channel, in the order of the model's channel_names."};
   if (bool(previous_stage) != spec.previous_stage.has_value())
     return Error{ErrorCode::kInvalidArgument,
-                 previous_stage ? "this model takes no labels of a previous stage"
-                                : "this is a cascade: it needs the labels of stage '" + *spec.previous_stage + "'",
+                 previous_stage
+                     ? "this model takes no labels of a previous stage"
+                     : "this is a cascade: it needs the labels of stage '" + *spec.previous_stage + "'",
                  "previous stage", previous_stage ? "Leave them out." : "Give them with --prev-stage."};
   ISOLINE_RETURN_IF_ERROR(check_order(spec.resample_data, "resampling_fn_data_kwargs"));
 
@@ -151,7 +157,9 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
     turned.channels = original.channels;
     for (size_t a = 0; a < 3; ++a) turned.shape[a] = original.shape[size_t(p[a])];
     std::visit(
-        [&](const auto& b) { turned.data = transposed(b.data(), original.channels, original.shape, p, pool); },
+        [&](const auto& b) {
+          turned.data = transposed(b.data(), original.channels, original.shape, p, pool);
+        },
         original.data);
     image = &turned;
   }
@@ -165,28 +173,33 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
   rr.shape_after = resampled_shape(m, rr.spacing_before_mm, spec);
   for (size_t a = 0; a < 3; ++a)
     if (rr.shape_after[a] < 1 || rr.shape_after[a] > (int64_t{1} << 30))
-      return Error{ErrorCode::kInvalidArgument,
-                   "resampling " + to_string(m) + " voxels to the model's spacing gives " + to_string(rr.shape_after),
-                   "spacing", "Check the file's spacing."};
+      return Error{
+          ErrorCode::kInvalidArgument,
+          "resampling " + to_string(m) + " voxels to the model's spacing gives " + to_string(rr.shape_after),
+          "spacing", "Check the file's spacing."};
   out.channels = spec.input_channels();
   out.shape = rr.shape_after;
   out.data = Buffer<float>(size_t(out.channels * voxels(out.shape)));
 
-  const auto coarse = separate_axis(spec.resample_data.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm);
+  const auto coarse =
+      separate_axis(spec.resample_data.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm);
   bool needs_mask = false;
-  for (const ChannelSpec& c : spec.channels) needs_mask |= c.use_mask && c.normalization == Normalization::kZScore;
+  for (const ChannelSpec& c : spec.channels)
+    needs_mask |= c.use_mask && c.normalization == Normalization::kZScore;
   Buffer<uint8_t> mask;
   if (needs_mask) mask = filled_nonzero_mask(*image, box);
   for (int64_t c = 0; c < original.channels; ++c) {
     ISOLINE_ASSIGN(const Normalizer norm, make_normalizer(spec.channels[size_t(c)], *image, c, box,
                                                           needs_mask ? mask.data() : nullptr, pool));
     const RowLoader load = [&](int64_t z, int64_t y, float* row) {
-      const int64_t at = ((c * image->shape[0] + z + box.lo[0]) * image->shape[1] + y + box.lo[1]) * image->shape[2] +
-                         box.lo[2];
+      const int64_t at =
+          ((c * image->shape[0] + z + box.lo[0]) * image->shape[1] + y + box.lo[1]) * image->shape[2] +
+          box.lo[2];
       const uint8_t* inside = norm.mask ? norm.mask + (z * m[1] + y) * m[2] : nullptr;
       std::visit([&](const auto& b) { norm.apply(b.data() + at, inside, m[2], row); }, image->data);
     };
-    resample_channel(load, m, out.shape, spec.resample_data, coarse, out.data.data() + c * voxels(out.shape), pool);
+    resample_channel(load, m, out.shape, spec.resample_data, coarse, out.data.data() + c * voxels(out.shape),
+                     pool);
   }
   if (previous_stage)
     ISOLINE_RETURN_IF_ERROR(append_previous_stage(*previous_stage, *image, out.crop, spec, out, pool));

@@ -33,9 +33,9 @@ struct Prepared {
   ResampleRecord resample;
 };
 
-// previous_stage: labels on the *original* grid in file order; required exactly when spec.previous_stage is set.
-// Errors: wrong channel count, unsupported spline order, values the normalisation refuses (RGBTo01 outside 0..255),
-// a resampled shape with no voxels. `image` is not modified; it may be freed afterwards.
+// previous_stage: labels on the *original* grid in file order; required exactly when spec.previous_stage is
+// set. Errors: wrong channel count, unsupported spline order, values the normalisation refuses (RGBTo01
+// outside 0..255), a resampled shape with no voxels. `image` is not modified; it may be freed afterwards.
 Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
                             ThreadPool& pool);
 

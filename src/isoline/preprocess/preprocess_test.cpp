@@ -79,7 +79,8 @@ TEST(Preprocess, TransposesCropsAndRecordsTheWayBack) {
 TEST(Preprocess, RefusesWhatDoesNotFitTheModel) {
   ThreadPool pool(1);
   const Image two = make_image({2, 2, 2}, 2);
-  EXPECT_EQ(preprocess(two, nullptr, spec_with(Normalization::kCt), pool).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(preprocess(two, nullptr, spec_with(Normalization::kCt), pool).error().code,
+            ErrorCode::kInvalidArgument);
   ModelSpec quintic = spec_with(Normalization::kCt);
   quintic.resample_data.order = 5;
   EXPECT_EQ(preprocess(make_image({2, 2, 2}), nullptr, quintic, pool).error().code, ErrorCode::kUnsupported);

@@ -10,9 +10,16 @@ namespace {
 
 using Colour = std::array<uint8_t, 3>;
 // Distinct for the common kinds of colour blindness (Okabe and Ito).
-constexpr std::array<Colour, 7> kPalette{{{86, 180, 233}, {230, 159, 0}, {0, 158, 115}, {240, 228, 66},
-                                          {213, 94, 0}, {204, 121, 167}, {0, 114, 178}}};
-Colour colour_of(uint16_t label) { return kPalette[size_t(label - 1) % kPalette.size()]; }
+constexpr std::array<Colour, 7> kPalette{{{86, 180, 233},
+                                          {230, 159, 0},
+                                          {0, 158, 115},
+                                          {240, 228, 66},
+                                          {213, 94, 0},
+                                          {204, 121, 167},
+                                          {0, 114, 178}}};
+Colour colour_of(uint16_t label) {
+  return kPalette[size_t(label - 1) % kPalette.size()];
+}
 Colour lighter(Colour c) {
   for (uint8_t& v : c) v = uint8_t(v + (255 - v) / 2);
   return c;
@@ -58,7 +65,8 @@ Result<RgbImage> render_overlay(const Image& image, const LabelMap& labels, cons
     return Error{ErrorCode::kInvalidArgument, "labels and scan differ in shape", "overlay",
                  "Give the segmentation of this scan."};
   if (options.panel_pixels < 16 || options.panel_pixels > 4096 || !(options.window_high > options.window_low))
-    return Error{ErrorCode::kInvalidArgument, "panel size must be 16 to 4096 and the window not empty", "overlay", ""};
+    return Error{ErrorCode::kInvalidArgument, "panel size must be 16 to 4096 and the window not empty",
+                 "overlay", ""};
   const Shape3 s = image.shape;
   const Vec3<double> mm = image.geometry.spacing_mm;
   const Index3 at = focus(reference ? *reference : labels);
@@ -76,7 +84,8 @@ Result<RgbImage> render_overlay(const Image& image, const LabelMap& labels, cons
     widths[k] = std::clamp(int(std::lround(ratio * options.panel_pixels)), 16, 4 * options.panel_pixels);
     width += widths[k] + (k ? kGap : 0);
   }
-  RgbImage out{width, options.panel_pixels, std::vector<uint8_t>(size_t(width) * size_t(options.panel_pixels) * 3, 24)};
+  RgbImage out{width, options.panel_pixels,
+               std::vector<uint8_t>(size_t(width) * size_t(options.panel_pixels) * 3, 24)};
   int left = 0;
   for (size_t k = 0; k < 3; ++k) {
     const Plane& plane = planes[k];
@@ -106,7 +115,8 @@ Result<RgbImage> render_overlay(const Image& image, const LabelMap& labels, cons
     };
     for (int row = 0; row < h; ++row)
       for (int column = 0; column < w; ++column) {
-        const double t = (intensity(voxel(row, column)) - options.window_low) / (options.window_high - options.window_low);
+        const double t =
+            (intensity(voxel(row, column)) - options.window_low) / (options.window_high - options.window_low);
         const auto grey = uint8_t(std::lround(255 * std::clamp(t, 0.0, 1.0)));
         Colour c{grey, grey, grey};
         if (reference && (row + column) % 4 < 2)

@@ -21,7 +21,8 @@ TEST(Overlay, DrawsOutlinesOnlyWhereLabelsChange) {
   const auto outlined = render_overlay(image, labels, nullptr, {-160, 240, 64});
   ASSERT_TRUE(outlined.ok());
   int64_t changed = 0;
-  for (size_t i = 0; i < plain->pixels.size(); i += 3) changed += plain->pixels[i + 1] != outlined->pixels[i + 1];
+  for (size_t i = 0; i < plain->pixels.size(); i += 3)
+    changed += plain->pixels[i + 1] != outlined->pixels[i + 1];
   EXPECT_GT(changed, 3 * 60);
   EXPECT_LT(changed, 3 * 4 * 64);
 }

@@ -11,7 +11,9 @@ namespace {
 constexpr int64_t kSplinePad = 12;
 
 // Input coordinate of output sample k (NI_ZoomShift, grid_mode).
-double zoom_coordinate(int64_t k, double zoom) { return (double(k) + 0.5) * zoom - 0.5; }
+double zoom_coordinate(int64_t k, double zoom) {
+  return (double(k) + 0.5) * zoom - 0.5;
+}
 
 }  // namespace
 

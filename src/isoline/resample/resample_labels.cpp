@@ -22,8 +22,9 @@ void resample_labels(const int16_t* src, const Shape3& in, const Shape3& out, st
   pool.for_each(out[0] * out[1], 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const auto z = size_t(row / out[1]), y = size_t(row % out[1]);
-      const int16_t* rows[4] = {src + (tz.lo[z] * in[1] + ty.lo[y]) * in[2], src + (tz.lo[z] * in[1] + ty.hi[y]) * in[2],
-                                src + (tz.hi[z] * in[1] + ty.lo[y]) * in[2], src + (tz.hi[z] * in[1] + ty.hi[y]) * in[2]};
+      const int16_t* rows[4] = {
+          src + (tz.lo[z] * in[1] + ty.lo[y]) * in[2], src + (tz.lo[z] * in[1] + ty.hi[y]) * in[2],
+          src + (tz.hi[z] * in[1] + ty.lo[y]) * in[2], src + (tz.hi[z] * in[1] + ty.hi[y]) * in[2]};
       const int16_t* nearest_row = src + (nearest[0].lo[z] * in[1] + nearest[1].lo[y]) * in[2];
       const double wz[2] = {tz.w_lo[z], tz.w_hi[z]}, wy[2] = {ty.w_lo[y], ty.w_hi[y]};
       for (int64_t x = 0; x < out[2]; ++x) {

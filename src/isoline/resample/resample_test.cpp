@@ -36,7 +36,8 @@ std::vector<double> naive_axis(const std::vector<double>& v, Shape3 s, int axis,
           c[k] -= f * c[k - 1];
         }
         c[size_t(m - 1)] /= diag[size_t(m - 1)];
-        for (int64_t k = m - 2; k >= 0; --k) c[size_t(k)] = (c[size_t(k)] - c[size_t(k + 1)] / 6) / diag[size_t(k)];
+        for (int64_t k = m - 2; k >= 0; --k)
+          c[size_t(k)] = (c[size_t(k)] - c[size_t(k + 1)] / 6) / diag[size_t(k)];
       }
       for (int64_t k = 0; k < n_out; ++k) {
         double sum = 0;
@@ -59,11 +60,9 @@ std::vector<float> random_volume(Shape3 s, uint32_t seed) {
 std::vector<float> run(const std::vector<float>& v, const ResampleRequest& rq, int threads) {
   ThreadPool pool(threads);
   std::vector<float> out(size_t(voxels(rq.out)), NAN);
-  resample_rows(
-      [&](int64_t z, int64_t y, float* row) {
-        std::copy_n(v.data() + (z * rq.in[1] + y) * rq.in[2], rq.in[2], row);
-      },
-      rq, out.data(), pool);
+  resample_rows([&](int64_t z, int64_t y,
+                    float* row) { std::copy_n(v.data() + (z * rq.in[1] + y) * rq.in[2], rq.in[2], row); },
+                rq, out.data(), pool);
   return out;
 }
 
@@ -71,7 +70,8 @@ TEST(ResampleVolume, EqualsTensorProductInDoubleAtPrimeSizes) {
   const Shape3 in{7, 19, 23};
   const std::vector<float> v = random_volume(in, 1);
   const auto [lo, hi] = std::minmax_element(v.begin(), v.end());
-  for (const Shape3 out : {Shape3{11, 31, 17}, Shape3{7, 31, 17}, Shape3{5, 19, 17}, Shape3{13, 5, 23}, Shape3{1, 1, 1}})
+  for (const Shape3 out :
+       {Shape3{11, 31, 17}, Shape3{7, 31, 17}, Shape3{5, 19, 17}, Shape3{13, 5, 23}, Shape3{1, 1, 1}})
     for (int order : {0, 1, 3}) {
       std::vector<double> want(v.begin(), v.end());
       Shape3 s = in;

@@ -21,7 +21,12 @@ constexpr int64_t kColumnLanes = 64;
 // An AxisOperator with float weights, ready for the hot loops.
 struct FloatOperator {
   explicit FloatOperator(const AxisOperator& op)
-      : n_in(op.n_in), n_out(op.n_out), pad(op.pad), taps(op.taps), prefilter(op.prefilter), first(op.first),
+      : n_in(op.n_in),
+        n_out(op.n_out),
+        pad(op.pad),
+        taps(op.taps),
+        prefilter(op.prefilter),
+        first(op.first),
         weight(op.weight.begin(), op.weight.end()) {}
   int64_t n_in, n_out, pad;
   int taps;
@@ -31,8 +36,9 @@ struct FloatOperator {
   size_t scratch(int64_t lanes) const { return size_t((n_in + 2 * pad) * lanes); }
 };
 
-// Cubic B-spline prefilter along n samples of L lanes each, in place (Unser 1993; scipy's spline_filter1d with
-// mode 'nearest', whose boundary is half-sample symmetric). The pole's powers vanish in float after 32 samples.
+// Cubic B-spline prefilter along n samples of L lanes each, in place (Unser 1993; scipy's spline_filter1d
+// with mode 'nearest', whose boundary is half-sample symmetric). The pole's powers vanish in float after 32
+// samples.
 template <int64_t L>
 [[gnu::always_inline]] inline void prefilter_lanes(float* s, int64_t n) {
   constexpr float pole = -0.26794919243112270647f;  // sqrt(3) - 2
@@ -50,12 +56,17 @@ template <int64_t L>
   for (int64_t i = n - 2; i >= 0; --i)
     for (int64_t l = 0; l < L; ++l) s[i * L + l] = pole * (s[(i + 1) * L + l] - s[i * L + l]);
 }
-ISOLINE_MULTIVERSION void prefilter16(float* s, int64_t n) { prefilter_lanes<kRowLanes>(s, n); }
-ISOLINE_MULTIVERSION void prefilter64(float* s, int64_t n) { prefilter_lanes<kColumnLanes>(s, n); }
+ISOLINE_MULTIVERSION void prefilter16(float* s, int64_t n) {
+  prefilter_lanes<kRowLanes>(s, n);
+}
+ISOLINE_MULTIVERSION void prefilter64(float* s, int64_t n) {
+  prefilter_lanes<kColumnLanes>(s, n);
+}
 
 // out[l] = clamp(sum over taps, lo, hi) for L lanes.
 template <int64_t L>
-[[gnu::always_inline]] inline void combine_lanes(const float* c, const float* w, int taps, float lo, float hi, float* out) {
+[[gnu::always_inline]] inline void combine_lanes(const float* c, const float* w, int taps, float lo, float hi,
+                                                 float* out) {
   if (taps == 4) {
     for (int64_t l = 0; l < L; ++l) {
       const float v = w[0] * c[l] + w[1] * c[L + l] + w[2] * c[2 * L + l] + w[3] * c[3 * L + l];
@@ -69,8 +80,8 @@ template <int64_t L>
 }
 
 // All outputs of one column strip: scratch [n][64] -> rows of dst, `stride` floats apart, `width` lanes kept.
-ISOLINE_MULTIVERSION void combine_columns(const FloatOperator& op, const float* s, float lo, float hi, float* dst,
-                                          int64_t stride, int64_t width) {
+ISOLINE_MULTIVERSION void combine_columns(const FloatOperator& op, const float* s, float lo, float hi,
+                                          float* dst, int64_t stride, int64_t width) {
   constexpr int64_t L = kColumnLanes;
   float out[L];
   for (int64_t o = 0; o < op.n_out; ++o) {
@@ -86,15 +97,15 @@ ISOLINE_MULTIVERSION void combine_columns(const FloatOperator& op, const float* 
 }
 
 // Sixteen rows at a time: transposed scratch [n][16] -> out rows.
-ISOLINE_MULTIVERSION void combine_rows(const FloatOperator& op, const float* s, float lo, float hi, float* dst,
-                                       int64_t rows) {
+ISOLINE_MULTIVERSION void combine_rows(const FloatOperator& op, const float* s, float lo, float hi,
+                                       float* dst, int64_t rows) {
   constexpr int64_t L = kRowLanes;
   float block[L * L];
   for (int64_t o = 0; o < op.n_out; o += L) {
     const int64_t count = std::min<int64_t>(L, op.n_out - o);
     for (int64_t k = 0; k < count; ++k)
-      combine_lanes<L>(s + op.first[size_t(o + k)] * L, &op.weight[size_t((o + k) * op.taps)], op.taps, lo, hi,
-                       block + k * L);
+      combine_lanes<L>(s + op.first[size_t(o + k)] * L, &op.weight[size_t((o + k) * op.taps)], op.taps, lo,
+                       hi, block + k * L);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t k = 0; k < count; ++k) dst[r * op.n_out + o + k] = block[k * L + r];
   }
@@ -109,7 +120,8 @@ void extend_edges(float* s, int64_t n, int64_t pad) {
 }
 
 // src [rows][n_in] -> dst [rows][n_out].
-void resample_x(const FloatOperator& op, const float* src, int64_t rows, float lo, float hi, float* scratch, float* dst) {
+void resample_x(const FloatOperator& op, const float* src, int64_t rows, float lo, float hi, float* scratch,
+                float* dst) {
   constexpr int64_t L = kRowLanes;
   for (int64_t r0 = 0; r0 < rows; r0 += L) {
     const int64_t count = std::min<int64_t>(L, rows - r0);
@@ -125,8 +137,8 @@ void resample_x(const FloatOperator& op, const float* src, int64_t rows, float l
 }
 
 // Columns [begin, end) of src [n_in][inner] -> dst [n_out][inner].
-void resample_columns(const FloatOperator& op, const float* src, int64_t inner, int64_t begin, int64_t end, float lo,
-                      float hi, float* scratch, float* dst) {
+void resample_columns(const FloatOperator& op, const float* src, int64_t inner, int64_t begin, int64_t end,
+                      float lo, float hi, float* scratch, float* dst) {
   constexpr int64_t L = kColumnLanes;
   for (int64_t c0 = begin; c0 < end; c0 += L) {
     const int64_t width = std::min<int64_t>(L, end - c0);

@@ -37,13 +37,18 @@ bool divide_row_scalar(half_t* sum, const half_t* weight, int64_t n) {
 ISOLINE_F16C inline __m256 load8(const half_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-ISOLINE_F16C inline __m128i round8(__m256 v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
-ISOLINE_F16C inline void store8(half_t* p, __m256 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round8(v)); }
+ISOLINE_F16C inline __m128i round8(__m256 v) {
+  return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+}
+ISOLINE_F16C inline void store8(half_t* p, __m256 v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round8(v));
+}
 
 ISOLINE_F16C void add_row_f16c(half_t* sum, const float* pred, const float* g, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8)
-    store8(sum + i, _mm256_add_ps(load8(sum + i), _mm256_mul_ps(_mm256_loadu_ps(pred + i), _mm256_loadu_ps(g + i))));
+    store8(sum + i,
+           _mm256_add_ps(load8(sum + i), _mm256_mul_ps(_mm256_loadu_ps(pred + i), _mm256_loadu_ps(g + i))));
   add_row_scalar(sum + i, pred + i, g + i, n - i);
 }
 ISOLINE_F16C void add_half_row_f16c(half_t* sum, const half_t* g, int64_t n) {
@@ -67,7 +72,9 @@ bool has_f16c() {
   return yes;
 }
 #else
-bool has_f16c() { return false; }
+bool has_f16c() {
+  return false;
+}
 #define add_row_f16c add_row_scalar
 #define add_half_row_f16c add_half_row_scalar
 #define divide_row_f16c divide_row_scalar
@@ -86,7 +93,10 @@ bool divide_row(half_t* sum, const half_t* weight, int64_t n) {
 }  // namespace
 
 Accumulator::Accumulator(const TilePlan& plan, int64_t heads, ThreadPool& pool)
-    : plan_(plan), heads_(heads), pool_(pool), gaussian_(gaussian_weights(plan.patch, plan.spatial_dims)),
+    : plan_(plan),
+      heads_(heads),
+      pool_(pool),
+      gaussian_(gaussian_weights(plan.patch, plan.spatial_dims)),
       gaussian_float_(gaussian_.size()),
       sums_(zeroed<half_t>(size_t(heads * plan.patch[0] * plan.padded[1] * plan.padded[2]))) {
   convert(gaussian_.data(), gaussian_float_.data(), gaussian_.size());
@@ -144,8 +154,9 @@ Status Accumulator::flush(int64_t until, const LogitSink& sink) {
       }
     });
     if (!finite)
-      return Error{ErrorCode::kCorrupt, "the network's output is infinite or NaN in binary16", "logits",
-                   "Check the model's weights and the scan's intensities; with bf16 or fp16, try --precision fp32."};
+      return Error{
+          ErrorCode::kCorrupt, "the network's output is infinite or NaN in binary16", "logits",
+          "Check the model's weights and the scan's intensities; with bf16 or fp16, try --precision fp32."};
     LogitSlab slab;
     slab.z_begin = z0 - plan_.pad_below[0];
     slab.z_end = z1 - plan_.pad_below[0];

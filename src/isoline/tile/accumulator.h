@@ -1,4 +1,5 @@
-// Adds weighted tile outputs in binary16, in tile order, and gives planes out as soon as no tile can touch them.
+// Adds weighted tile outputs in binary16, in tile order, and gives planes out as soon as no tile can touch
+// them.
 #pragma once
 
 #include <functional>
@@ -23,16 +24,17 @@ struct LogitSlab {
 };
 using LogitSink = std::function<Status(const LogitSlab&)>;
 
-// The reference keeps two volumes (weighted sums and weights) for the whole scan; this keeps patch[0] planes of sums
-// and recomputes the weights' binary16 sums when a plane is finished, with identical bits.
-// Arithmetic per voxel, as torch on a CPU: sum = half(float(sum) + float(pred) * float(g)); n = half(n + g);
-// logit = half(float(sum) / float(n)). One tile at a time; not thread-safe.
+// The reference keeps two volumes (weighted sums and weights) for the whole scan; this keeps patch[0] planes
+// of sums and recomputes the weights' binary16 sums when a plane is finished, with identical bits. Arithmetic
+// per voxel, as torch on a CPU: sum = half(float(sum) + float(pred) * float(g)); n = half(n + g); logit =
+// half(float(sum) / float(n)). One tile at a time; not thread-safe.
 class Accumulator {
  public:
   // The plan must outlive the accumulator.
   Accumulator(const TilePlan& plan, int64_t heads, ThreadPool& pool);
   // prediction: [heads, patch], float32, of tile `index`; tiles must come in order 0, 1, 2, ...
-  // Finished planes go to `sink`, ascending. An infinite or NaN logit is an error (the reference raises on infinity).
+  // Finished planes go to `sink`, ascending. An infinite or NaN logit is an error (the reference raises on
+  // infinity).
   Status add(int64_t index, const float* prediction, const LogitSink& sink);
 
  private:
@@ -44,8 +46,8 @@ class Accumulator {
   ThreadPool& pool_;
   Buffer<half_t> gaussian_;
   Buffer<float> gaussian_float_;
-  Buffer<half_t> sums_;    // [heads, patch z planes, padded y, padded x]; plane 0 is padded z = base_
-  int64_t base_ = 0;       // padded z of the first plane held
+  Buffer<half_t> sums_;  // [heads, patch z planes, padded y, padded x]; plane 0 is padded z = base_
+  int64_t base_ = 0;     // padded z of the first plane held
   int64_t next_tile_ = 0;
 };
 

@@ -20,7 +20,8 @@ Result<TilePlan> plan_tiles(const Shape3& shape, const std::vector<int>& patch_s
   for (size_t a = 0; a < patch_size.size(); ++a) plan.patch[a + offset] = patch_size[a];
   for (size_t a = 0; a < 3; ++a) {
     if (plan.patch[a] < 1 || shape[a] < 1)
-      return Error{ErrorCode::kInvalidArgument, "patch and volume need at least one voxel per axis", "patch_size", ""};
+      return Error{ErrorCode::kInvalidArgument, "patch and volume need at least one voxel per axis",
+                   "patch_size", ""};
     plan.padded[a] = std::max(shape[a], plan.patch[a]);
     plan.pad_below[a] = (plan.padded[a] - shape[a]) / 2;
     if (plan.spatial_dims == 2 && a == 0) {  // 2-D: slice by slice

@@ -102,9 +102,10 @@ TEST(Accumulator, EqualsWholeVolumeTwinAtPrimeSizes) {
       for (int64_t z = 0; z < shape[0]; ++z)
         for (int64_t y = 0; y < shape[1]; ++y)
           for (int64_t x = 0; x < shape[2]; ++x) {
-            const auto v = size_t(((z + plan->pad_below[0]) * full[1] + y + plan->pad_below[1]) * full[2] + x +
-                                  plan->pad_below[2]);
-            const half_t want = float_to_half(half_to_float(sum[size_t(h * voxels(full)) + v]) / half_to_float(n[v]));
+            const auto v = size_t(((z + plan->pad_below[0]) * full[1] + y + plan->pad_below[1]) * full[2] +
+                                  x + plan->pad_below[2]);
+            const half_t want =
+                float_to_half(half_to_float(sum[size_t(h * voxels(full)) + v]) / half_to_float(n[v]));
             ASSERT_EQ(got[size_t(((h * shape[0] + z) * shape[1] + y) * shape[2] + x)], want);
           }
   }

@@ -3,8 +3,8 @@
 
 namespace isoline {
 
-// nnunetv2/imageio/*: the reader a model was trained with. The `Reorient` kinds turn the array to RAS on reading
-// and back on writing.
+// nnunetv2/imageio/*: the reader a model was trained with. The `Reorient` kinds turn the array to RAS on
+// reading and back on writing.
 enum class ReaderKind { kSimpleItk, kSimpleItkReorient, kNibabel, kNibabelReorient };
 
 }  // namespace isoline

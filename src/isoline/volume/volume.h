@@ -36,7 +36,8 @@ struct Volume {
 // A label map: 0 is background. 16 bits hold every label nnU-Net can write.
 using LabelMap = Volume<uint16_t>;
 
-// Intensities as they were in the file: int16 when that holds the file's values exactly (most CT), else float32.
+// Intensities as they were in the file: int16 when that holds the file's values exactly (most CT), else
+// float32.
 using Intensities = std::variant<Buffer<int16_t>, Buffer<float>>;
 
 // One scan, [c, z, y, x], x fastest.

@@ -54,7 +54,8 @@ class Translator {
   }
 
   void add(const ConvOp& o) {
-    ov::Shape shape{size_t(graph_.values[size_t(o.out)].channels), size_t(graph_.values[size_t(o.in)].channels)};
+    ov::Shape shape{size_t(graph_.values[size_t(o.out)].channels),
+                    size_t(graph_.values[size_t(o.in)].channels)};
     for (int k : axes<int>(o.kernel)) shape.push_back(size_t(k));
     ov::CoordinateDiff pad;
     for (int k : axes<int>(o.kernel)) pad.push_back((k - 1) / 2);
@@ -64,19 +65,21 @@ class Translator {
     values_[size_t(o.out)] = with_bias(conv, o.bias);
   }
   void add(const ConvTransposeOp& o) {
-    ov::Shape shape{size_t(graph_.values[size_t(o.in)].channels), size_t(graph_.values[size_t(o.out)].channels)};
+    ov::Shape shape{size_t(graph_.values[size_t(o.in)].channels),
+                    size_t(graph_.values[size_t(o.out)].channels)};
     for (int k : axes<int>(o.stride)) shape.push_back(size_t(k));
     const ov::CoordinateDiff pad(dims_, 0);
-    auto conv = std::make_shared<op::ConvolutionBackpropData>(values_[size_t(o.in)], constant(o.weight, shape),
-                                                              ov::Strides(axes<size_t>(o.stride)), pad, pad,
-                                                              ov::Strides(dims_, 1));
+    auto conv = std::make_shared<op::ConvolutionBackpropData>(
+        values_[size_t(o.in)], constant(o.weight, shape), ov::Strides(axes<size_t>(o.stride)), pad, pad,
+        ov::Strides(dims_, 1));
     values_[size_t(o.out)] = with_bias(conv, o.bias);
   }
   void add(const InstanceNormOp& o) {
     std::vector<int64_t> spatial;
     for (size_t a = 0; a < dims_; ++a) spatial.push_back(int64_t(a + 2));
     auto over = std::make_shared<op::Constant>(ov::element::i64, ov::Shape{spatial.size()}, spatial);
-    auto mvn = std::make_shared<op::MVN>(values_[size_t(o.in)], over, true, o.eps, ov::op::MVNEpsMode::INSIDE_SQRT);
+    auto mvn =
+        std::make_shared<op::MVN>(values_[size_t(o.in)], over, true, o.eps, ov::op::MVNEpsMode::INSIDE_SQRT);
     auto scaled = std::make_shared<op::Multiply>(mvn, per_channel(o.gamma));
     values_[size_t(o.out)] = std::make_shared<op::Add>(scaled, per_channel(o.beta));
   }
@@ -96,9 +99,9 @@ class Translator {
   }
   void add(const AvgPoolOp& o) {
     const auto s = axes<size_t>(o.stride);
-    values_[size_t(o.out)] = std::make_shared<op::AvgPool>(values_[size_t(o.in)], ov::Strides(s),
-                                                           ov::Shape(dims_, 0), ov::Shape(dims_, 0), ov::Shape(s),
-                                                           true, ov::op::RoundingType::FLOOR);
+    values_[size_t(o.out)] =
+        std::make_shared<op::AvgPool>(values_[size_t(o.in)], ov::Strides(s), ov::Shape(dims_, 0),
+                                      ov::Shape(dims_, 0), ov::Shape(s), true, ov::op::RoundingType::FLOOR);
   }
 
   const NetworkGraph& graph_;
@@ -121,7 +124,10 @@ Error from_exception(const std::exception& e, const std::string& doing) {
 class OpenVinoSession : public Session {
  public:
   OpenVinoSession(ov::CompiledModel model, const SessionOptions& options, ov::Shape in, ov::Shape out)
-      : model_(std::move(model)), request_(model_.create_infer_request()), in_(std::move(in)), out_(std::move(out)),
+      : model_(std::move(model)),
+        request_(model_.create_infer_request()),
+        in_(std::move(in)),
+        out_(std::move(out)),
         options_(options) {}
 
   Status run(const float* in, float* out) override {
@@ -138,8 +144,8 @@ class OpenVinoSession : public Session {
 
   std::string description() const override {
     const int threads = options_.threads > 0 ? options_.threads : available_cores();
-    return "openvino " + std::string(ov::get_openvino_version().buildNumber) + " CPU, " + to_string(options_.precision) +
-           ", " + std::to_string(threads) + " threads";
+    return "openvino " + std::string(ov::get_openvino_version().buildNumber) + " CPU, " +
+           to_string(options_.precision) + ", " + std::to_string(threads) + " threads";
   }
 
  private:
@@ -169,7 +175,8 @@ class OpenVinoBackend : public Backend {
     return supports_precision(options);
   }
 
-  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph, const SessionOptions& options) const override {
+  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
+                                          const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(supports(graph, options));
     try {
       return compile(Translator(graph, options).translate(), options);
@@ -178,8 +185,9 @@ class OpenVinoBackend : public Backend {
     }
   }
 
-  Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels, int output_channels,
-                                                    int spatial_dims, const SessionOptions& options) const override {
+  Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
+                                                    int output_channels, int spatial_dims,
+                                                    const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(supports_precision(options));
     try {
       std::shared_ptr<ov::Model> model = core().read_model(file);
@@ -193,16 +201,19 @@ class OpenVinoBackend : public Backend {
       model->reshape(shape);
       ov::PartialShape want{options.batch, output_channels};
       for (size_t a = size_t(3 - spatial_dims); a < 3; ++a) want.push_back(ov::Dimension(options.patch[a]));
-      if (!model->output().get_partial_shape().compatible(want) || model->output().get_partial_shape().is_dynamic())
+      if (!model->output().get_partial_shape().compatible(want) ||
+          model->output().get_partial_shape().is_dynamic())
         return Error{ErrorCode::kUnsupported,
-                     "the ONNX file gives " + model->output().get_partial_shape().to_string() + ", expected " +
-                         want.to_string(),
+                     "the ONNX file gives " + model->output().get_partial_shape().to_string() +
+                         ", expected " + want.to_string(),
                      file, "Check labels and patch_size in isoline.json."};
-      if (model->input().get_element_type() != ov::element::f32 || model->output().get_element_type() != ov::element::f32)
+      if (model->input().get_element_type() != ov::element::f32 ||
+          model->output().get_element_type() != ov::element::f32)
         return Error{ErrorCode::kUnsupported, "the ONNX file's input and output must be float32", file, ""};
       return compile(model, options);
     } catch (const std::exception& e) {
-      return Error{ErrorCode::kCorrupt, std::string("OpenVINO cannot read this ONNX file: ") + e.what(), file, ""};
+      return Error{ErrorCode::kCorrupt, std::string("OpenVINO cannot read this ONNX file: ") + e.what(), file,
+                   ""};
     }
   }
 
@@ -229,8 +240,8 @@ class OpenVinoBackend : public Backend {
         options.precision == Precision::kBFloat16 ? ov::element::bf16 : ov::element::f32;
     const int threads = options.threads > 0 ? options.threads : available_cores();
     ov::CompiledModel compiled = core().compile_model(
-        model, "CPU", ov::hint::inference_precision(precision), ov::inference_num_threads(threads), ov::num_streams(1),
-        ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY));
+        model, "CPU", ov::hint::inference_precision(precision), ov::inference_num_threads(threads),
+        ov::num_streams(1), ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY));
     if (compiled.get_property(ov::hint::inference_precision) != precision)
       return Error{ErrorCode::kInternal, "OpenVINO did not accept the precision", "--precision", ""};
     const ov::Shape in = compiled.input().get_shape(), out = compiled.output().get_shape();
@@ -240,6 +251,8 @@ class OpenVinoBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_openvino_backend() { return std::make_unique<OpenVinoBackend>(); }
+std::unique_ptr<Backend> make_openvino_backend() {
+  return std::make_unique<OpenVinoBackend>();
+}
 
 }  // namespace isoline

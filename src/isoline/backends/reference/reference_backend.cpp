@@ -90,7 +90,8 @@ class ReferenceSession : public Session {
                     const int64_t iz = z * op.stride[0] + kz - (k[0] - 1) / 2;
                     const int64_t iy = y * op.stride[1] + ky - (k[1] - 1) / 2;
                     const int64_t ix = x * op.stride[2] + kx - (k[2] - 1) / 2;
-                    if (iz < 0 || iz >= in.shape[0] || iy < 0 || iy >= in.shape[1] || ix < 0 || ix >= in.shape[2])
+                    if (iz < 0 || iz >= in.shape[0] || iy < 0 || iy >= in.shape[1] || ix < 0 ||
+                        ix >= in.shape[2])
                       continue;
                     sum += double(w[(kz * k[1] + ky) * k[2] + kx]) *
                            double(from[(iz * in.shape[1] + iy) * in.shape[2] + ix]);
@@ -141,7 +142,8 @@ class ReferenceSession : public Session {
   void execute(const LeakyReluOp& op, std::vector<Tensor>& values) {
     const Tensor& in = values[size_t(op.in)];
     Tensor& out = prepare(values, op.out);
-    for (size_t i = 0; i < in.data.size(); ++i) out.data[i] = in.data[i] > 0 ? in.data[i] : op.slope * in.data[i];
+    for (size_t i = 0; i < in.data.size(); ++i)
+      out.data[i] = in.data[i] > 0 ? in.data[i] : op.slope * in.data[i];
   }
 
   void execute(const AddOp& op, std::vector<Tensor>& values) {
@@ -170,8 +172,8 @@ class ReferenceSession : public Session {
             for (int kz = 0; kz < s[0]; ++kz)
               for (int ky = 0; ky < s[1]; ++ky)
                 for (int kx = 0; kx < s[2]; ++kx)
-                  sum += double(in.channel(c)[((z * s[0] + kz) * in.shape[1] + y * s[1] + ky) * in.shape[2] +
-                                              x * s[2] + kx]);
+                  sum += double(in.channel(
+                      c)[((z * s[0] + kz) * in.shape[1] + y * s[1] + ky) * in.shape[2] + x * s[2] + kx]);
             *to++ = float(sum / double(s[0] * s[1] * s[2]));
           }
     });
@@ -189,7 +191,8 @@ class ReferenceBackend : public Backend {
   std::string device_description() const override { return "CPU, plain C++, fp32"; }
   Status supports(const NetworkGraph& graph, const SessionOptions& options) const override {
     if (options.precision != Precision::kFloat32)
-      return Error{ErrorCode::kUnsupported, "the reference backend runs fp32 only", "--precision", "Use fp32."};
+      return Error{ErrorCode::kUnsupported, "the reference backend runs fp32 only", "--precision",
+                   "Use fp32."};
     ISOLINE_RETURN_IF_ERROR(validate(graph));
     const Vec3<int> d = graph.patch_divisor();
     for (size_t a = 0; a < 3; ++a)
@@ -198,7 +201,8 @@ class ReferenceBackend : public Backend {
                      "patch_size", "Use multiples of the network's total stride."};
     return {};
   }
-  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph, const SessionOptions& options) const override {
+  Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
+                                          const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(supports(graph, options));
     return std::unique_ptr<Session>(std::make_unique<ReferenceSession>(graph, options));
   }
@@ -206,6 +210,8 @@ class ReferenceBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+std::unique_ptr<Backend> make_reference_backend() {
+  return std::make_unique<ReferenceBackend>();
+}
 
 }  // namespace isoline

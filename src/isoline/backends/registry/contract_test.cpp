@@ -28,8 +28,8 @@ class Builder {
     return op.out;
   }
   ValueId norm_relu(ValueId in, float slope) {
-    InstanceNormOp n{in, add(channels(in), graph.values[size_t(in)].downscale), 1e-5f, random(size_t(channels(in)), 0.3f),
-                     random(size_t(channels(in)), 0.2f)};
+    InstanceNormOp n{in, add(channels(in), graph.values[size_t(in)].downscale), 1e-5f,
+                     random(size_t(channels(in)), 0.3f), random(size_t(channels(in)), 0.2f)};
     for (float& g : n.gamma) g += 1;
     graph.ops.push_back(n);
     return relu(n.out, slope);
@@ -91,9 +91,10 @@ struct Network {
   Shape3 patch;
 };
 
-// Shapes of U-Nets nnU-Net plans, small: plain and residual, 2-D and 3-D, odd channels, anisotropic kernels and strides.
-Network plain(const std::string& name, int dims, std::vector<int> f, Vec3<int> k, Vec3<int> s, Shape3 patch, bool bias,
-              float slope, bool norm) {
+// Shapes of U-Nets nnU-Net plans, small: plain and residual, 2-D and 3-D, odd channels, anisotropic kernels
+// and strides.
+Network plain(const std::string& name, int dims, std::vector<int> f, Vec3<int> k, Vec3<int> s, Shape3 patch,
+              bool bias, float slope, bool norm) {
   Builder b(dims, 2, 11);
   const Vec3<int> one{1, 1, 1};
   auto block = [&](ValueId v, int c, Vec3<int> stride) {
@@ -138,14 +139,16 @@ Network residual(int dims, Vec3<int> k, Vec3<int> s, Shape3 patch) {
 }
 
 std::vector<Network> networks() {
-  return {plain("plain3d", 3, {8, 16, 32}, {3, 3, 3}, {2, 2, 2}, {16, 16, 24}, true, 0.01f, true),
-          plain("plain3d_odd_channels", 3, {5, 13, 27}, {3, 3, 3}, {2, 2, 2}, {8, 12, 20}, false, 0.01f, true),
-          plain("plain3d_anisotropic", 3, {8, 24}, {1, 3, 3}, {1, 2, 2}, {6, 20, 28}, true, 0.0f, true),
-          plain("plain3d_large_kernel", 3, {6, 12}, {3, 5, 7}, {2, 2, 2}, {8, 12, 16}, true, 0.01f, true),
-          plain("plain3d_no_norm", 3, {8, 16}, {3, 3, 3}, {2, 2, 2}, {12, 12, 12}, true, 0.2f, false),
-          plain("plain3d_wide", 3, {32, 64}, {3, 3, 3}, {2, 2, 2}, {10, 14, 18}, true, 0.01f, true),
-          plain("plain2d", 2, {8, 16, 32}, {1, 3, 3}, {1, 2, 2}, {1, 40, 56}, true, 0.01f, true),
-          residual(3, {3, 3, 3}, {2, 2, 2}, {12, 16, 20}), residual(2, {1, 3, 3}, {1, 2, 2}, {1, 36, 28})};
+  return {
+      plain("plain3d", 3, {8, 16, 32}, {3, 3, 3}, {2, 2, 2}, {16, 16, 24}, true, 0.01f, true),
+      plain("plain3d_odd_channels", 3, {5, 13, 27}, {3, 3, 3}, {2, 2, 2}, {8, 12, 20}, false, 0.01f, true),
+      plain("plain3d_anisotropic", 3, {8, 24}, {1, 3, 3}, {1, 2, 2}, {6, 20, 28}, true, 0.0f, true),
+      plain("plain3d_large_kernel", 3, {6, 12}, {3, 5, 7}, {2, 2, 2}, {8, 12, 16}, true, 0.01f, true),
+      plain("plain3d_no_norm", 3, {8, 16}, {3, 3, 3}, {2, 2, 2}, {12, 12, 12}, true, 0.2f, false),
+      plain("plain3d_wide", 3, {32, 64}, {3, 3, 3}, {2, 2, 2}, {10, 14, 18}, true, 0.01f, true),
+      plain("plain2d", 2, {8, 16, 32}, {1, 3, 3}, {1, 2, 2}, {1, 40, 56}, true, 0.01f, true),
+      residual(3, {3, 3, 3}, {2, 2, 2}, {12, 16, 20}),
+      residual(2, {1, 3, 3}, {1, 2, 2}, {1, 36, 28})};
 }
 
 struct Error2 {
