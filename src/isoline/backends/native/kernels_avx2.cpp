@@ -87,6 +87,13 @@ ISOLINE_V V multiply_step(V x, V w, V c) {
   return fma(x, w, c);
 }
 
+template <class E>
+constexpr bool kCanStream = true;
+ISOLINE_V void stream_e(float* p, V x) {
+  _mm256_stream_ps(p, x.a);
+  _mm256_stream_ps(p + 8, x.b);
+}
+
 #include "isoline/backends/native/kernels_impl.h"
 }  // namespace
 

@@ -7,8 +7,8 @@
 namespace isoline::native {
 namespace {
 // clang-format off: the order matters
-#include "isoline/backends/native/vector_avx512.h"
 #include "isoline/backends/native/kernels_impl.h"
+#include "isoline/backends/native/vector_avx512.h"
 // clang-format on
 }  // namespace
 

@@ -10,20 +10,31 @@ constexpr float kSumAB = kA2 + kB2, kProdAB = kA2 * kB2;
 
 #define ISOLINE_INLINE inline __attribute__((always_inline))
 
-ISOLINE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+ISOLINE_INLINE void prefetch(const void* p) {
+  __builtin_prefetch(p, 0, 3);
+}
 
-// One-dimensional input transforms.
-template <int Tile>
-constexpr int kHalves = Tile == 1 ? 1 : 2;
-template <int Tile>
-constexpr int kHalfPoints = Tile == 1 ? 1 : (Tile + 2) / 2;
+// One-dimensional input transforms, by axis code (kernels.h), in two halves: half 0 gives the first points,
+// half 1 the rest; no work is done twice.
+template <int Axis>
+constexpr int kHalves = Axis == 1 ? 1 : 2;
+template <int Axis, int Half>
+constexpr int kHalfPoints = Axis == -2 ? 3 - Half : (winograd_points_1d(Axis) + 1) / 2;
 
-// Half 0 gives the first half of the points from d[0], d[1], ..., half 1 the rest; no work is done twice.
-template <int Tile, int Half>
+template <int Axis, int Half>
 ISOLINE_INLINE void input_half(const V* d, V* v) {
-  if constexpr (Tile == 1) {
+  if constexpr (Axis == 1) {
     v[0] = d[0];
-  } else if constexpr (Tile == 2) {
+  } else if constexpr (Axis == -2) {
+    if constexpr (Half == 0) {
+      v[0] = sub(d[0], d[2]);
+      v[1] = d[2];
+      v[2] = sub(d[4], d[2]);
+    } else {
+      v[0] = d[1];
+      v[1] = d[3];
+    }
+  } else if constexpr (Axis == 2) {
     v[0] = Half == 0 ? sub(d[2], d[0]) : sub(d[2], d[1]);
     v[1] = Half == 0 ? add(d[2], d[1]) : sub(d[3], d[1]);
   } else if constexpr (Half == 0) {
@@ -40,20 +51,22 @@ ISOLINE_INLINE void input_half(const V* d, V* v) {
     v[2] = fma(set1(kProdAB), d[1], fnma(set1(kSumAB), d[3], d[5]));
   }
 }
-template <int Tile>
+template <int Axis>
 ISOLINE_INLINE void input_1d(const V* d, V* v) {
-  input_half<Tile, 0>(d, v);
-  if constexpr (Tile != 1) input_half<Tile, 1>(d, v + kHalfPoints<Tile>);
+  input_half<Axis, 0>(d, v);
+  if constexpr (Axis != 1) input_half<Axis, 1>(d, v + kHalfPoints<Axis, 0>);
 }
 
 // One-dimensional output transform from points m[]. Half h gives the tile's values h, h + 2.
-template <int Tile>
-constexpr int kHalfValues = Tile == 4 ? 2 : 1;
-template <int Tile, int Half>
+template <int Axis>
+constexpr int kHalfValues = Axis == 4 ? 2 : 1;
+template <int Axis, int Half>
 ISOLINE_INLINE void output_half(const V* m, V* y) {
-  if constexpr (Tile == 1) {
+  if constexpr (Axis == 1) {
     y[0] = m[0];
-  } else if constexpr (Tile == 2) {
+  } else if constexpr (Axis == -2) {
+    y[0] = Half == 0 ? add(add(m[0], m[1]), m[3]) : add(add(m[1], m[2]), m[4]);
+  } else if constexpr (Axis == 2) {
     y[0] = Half == 0 ? add(add(m[0], m[1]), m[2]) : add(sub(m[1], m[2]), m[3]);
   } else if constexpr (Half == 0) {
     const V a = add(m[1], m[2]), b = add(m[3], m[4]);
@@ -65,13 +78,12 @@ ISOLINE_INLINE void output_half(const V* m, V* y) {
     y[1] = fma(set1(kB3), b, fma(set1(kA3), a, m[5]));
   }
 }
-template <int Tile>
+template <int Axis>
 ISOLINE_INLINE void output_1d(const V* m, V* y) {
   V even[2], odd[2];
-  output_half<Tile, 0>(m, even);
-  if constexpr (Tile != 1) output_half<Tile, 1>(m, odd);
-#pragma GCC unroll 4
-  for (int i = 0; i < Tile; ++i) y[i] = i % 2 ? odd[i / 2] : even[i / 2];
+  output_half<Axis, 0>(m, even);
+  if constexpr (Axis != 1) output_half<Axis, 1>(m, odd);
+  for (int i = 0; i < winograd_tile(Axis); ++i) y[i] = i % 2 ? odd[i / 2] : even[i / 2];
 }
 
 struct Activation {
@@ -87,42 +99,44 @@ struct Activation {
 };
 
 // Along y and then z for one x: half of the y points at a time, so that everything stays in registers.
-template <int TZ, int TY, int TX, int Half, class E>
+template <int AZ, int AY, int AX, int Half, class E>
 ISOLINE_INLINE void input_zy(const float* tmp, E* v, int64_t point_stride) {
-  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
-  constexpr int kPoints = kHalfPoints<TY>;
+  constexpr int NZ = winograd_points_1d(AZ), NY = winograd_points_1d(AY), NX = winograd_points_1d(AX);
+  constexpr int kPoints = kHalfPoints<AY, Half>, kFirst = Half ? kHalfPoints<AY, 0> : 0;
   V r[kPoints][NZ];
 #pragma GCC unroll 8
   for (int z = 0; z < NZ; ++z) {
     V d[NY], p[kPoints];
 #pragma GCC unroll 8
     for (int y = 0; y < NY; ++y) d[y] = load(tmp + (z * NY + y) * NX * kLanes);
-    input_half<TY, Half>(d, p);
+    input_half<AY, Half>(d, p);
 #pragma GCC unroll 8
     for (int i = 0; i < kPoints; ++i) r[i][z] = p[i];
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kPoints; ++i) {
     V p[NZ];
-    input_1d<TZ>(r[i], p);
+    input_1d<AZ>(r[i], p);
 #pragma GCC unroll 8
-    for (int z = 0; z < NZ; ++z) store_e(v + (z * NY + Half * kPoints + i) * NX * point_stride, p[z]);
+    for (int z = 0; z < NZ; ++z) store_e(v + (z * NY + kFirst + i) * NX * point_stride, p[z]);
   }
 }
 
-template <int TZ, int TY, int TX, class E>
+template <int AZ, int AY, int AX, class E>
 void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, void* v_out,
                     int64_t point_stride) {
-  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
-  constexpr int kPadZ = TZ == 1 ? 0 : 1, kPadY = TY == 1 ? 0 : 1, kPadX = TX == 1 ? 0 : 1;
+  constexpr int NZ = winograd_points_1d(AZ), NY = winograd_points_1d(AY), NX = winograd_points_1d(AX);
+  constexpr int kStepZ = winograd_tile(AZ) * winograd_stride(AZ),
+                kStepY = winograd_tile(AY) * winograd_stride(AY),
+                kStepX = winograd_tile(AX) * winograd_stride(AX);
   const int64_t sz = grid.size[0], sy = grid.size[1], sx = grid.size[2];
   const E* data = static_cast<const E*>(in.data);
   const Activation act(in);
   alignas(64) float tmp[NZ * NY * NX * kLanes];
   for (int64_t t = t0; t < t1; ++t) {
-    const int64_t x0 = t % grid.tiles[2] * TX - kPadX;
-    const int64_t y0 = t / grid.tiles[2] % grid.tiles[1] * TY - kPadY;
-    const int64_t z0 = t / (grid.tiles[2] * grid.tiles[1]) * TZ - kPadZ;
+    const int64_t x0 = t % grid.tiles[2] * kStepX - winograd_lead(AX);
+    const int64_t y0 = t / grid.tiles[2] % grid.tiles[1] * kStepY - winograd_lead(AY);
+    const int64_t z0 = t / (grid.tiles[2] * grid.tiles[1]) * kStepZ - winograd_lead(AZ);
     const bool whole_x = x0 >= 0 && x0 + NX <= sx;
     for (int z = 0; z < NZ; ++z)
       for (int y = 0; y < NY; ++y) {
@@ -137,7 +151,7 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
         if (whole_x) {
           // The tile after this one: too many rows are walked at once for the hardware to see the pattern.
 #pragma GCC unroll 8
-          for (int x = 0; x < TX; x += int(64 / (kLanes * sizeof(E)))) prefetch(p + (NX + x) * kLanes);
+          for (int x = 0; x < kStepX; x += int(64 / (kLanes * sizeof(E)))) prefetch(p + (NX + x) * kLanes);
 #pragma GCC unroll 8
           for (int x = 0; x < NX; ++x) d[x] = act(load_e(p + x * kLanes));
         } else {
@@ -145,16 +159,25 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
           for (int x = 0; x < NX; ++x)
             d[x] = x0 + x >= 0 && x0 + x < sx ? act(load_e(p + x * kLanes)) : zero();
         }
-        input_1d<TX>(d, r);
+        input_1d<AX>(d, r);
 #pragma GCC unroll 8
         for (int x = 0; x < NX; ++x) store(row + x * kLanes, r[x]);
       }
     E* v = static_cast<E*>(v_out) + (t - t0) * kLanes;
     for (int x = 0; x < NX; ++x) {
-      input_zy<TZ, TY, TX, 0>(tmp + x * kLanes, v + x * point_stride, point_stride);
-      if constexpr (kHalves<TY> == 2) input_zy<TZ, TY, TX, 1>(tmp + x * kLanes, v + x * point_stride, point_stride);
+      input_zy<AZ, AY, AX, 0>(tmp + x * kLanes, v + x * point_stride, point_stride);
+      if constexpr (kHalves<AY> == 2)
+        input_zy<AZ, AY, AX, 1>(tmp + x * kLanes, v + x * point_stride, point_stride);
     }
   }
+}
+
+template <bool Stream, class E>
+ISOLINE_INLINE void store_maybe(E* p, V a) {
+  if constexpr (Stream)
+    stream_e(p, a);
+  else
+    store_e(p, a);
 }
 
 template <class E>
@@ -165,16 +188,17 @@ struct OutputTile {
 };
 
 // Along y and then z for one x, half of the y values at a time; those inside of the grid are stored.
-template <int TZ, int TY, int TX, int Half, bool Whole, class E>
+template <int AZ, int AY, int AX, int Half, bool Whole, bool Stream, class E>
 ISOLINE_INLINE void output_yz(const float* tmp, OutputTile<E>& tile, int64_t ez, int64_t ey) {
-  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), kValues = kHalfValues<TY>;
+  constexpr int NZ = winograd_points_1d(AZ), NY = winograd_points_1d(AY), kValues = kHalfValues<AY>;
+  constexpr int TZ = winograd_tile(AZ), TX = winograd_tile(AX);
   V r[kValues][NZ];
 #pragma GCC unroll 8
   for (int z = 0; z < NZ; ++z) {
     V p[NY], q[kValues];
 #pragma GCC unroll 8
     for (int y = 0; y < NY; ++y) p[y] = load(tmp + (z * NY + y) * TX * kLanes);
-    output_half<TY, Half>(p, q);
+    output_half<AY, Half>(p, q);
 #pragma GCC unroll 8
     for (int i = 0; i < kValues; ++i) r[i][z] = q[i];
   }
@@ -183,22 +207,23 @@ ISOLINE_INLINE void output_yz(const float* tmp, OutputTile<E>& tile, int64_t ez,
     const int y = Half + 2 * i;
     if (!Whole && y >= ey) continue;
     V q[TZ];
-    output_1d<TZ>(r[i], q);
+    output_1d<AZ>(r[i], q);
 #pragma GCC unroll 8
     for (int z = 0; z < TZ; ++z) {
       if (!Whole && z >= ez) continue;
       const V value = add(q[z], tile.bias);
       tile.sum = add(tile.sum, value);
       tile.square = fma(value, value, tile.square);
-      store_e(tile.to + z * tile.z_step + y * tile.y_step, value);
+      store_maybe<Stream>(tile.to + z * tile.z_step + y * tile.y_step, value);
     }
   }
 }
 
-template <int TZ, int TY, int TX, class E>
-void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, int64_t t0, int64_t t1,
-                     const float* bias_in, void* out, double* stats) {
-  constexpr int NZ = winograd_points_1d(TZ), NY = winograd_points_1d(TY), NX = winograd_points_1d(TX);
+template <int AZ, int AY, int AX, bool Stream, class E>
+void winograd_output_as(const float* m_in, int64_t point_stride, const Grid& grid, int64_t t0, int64_t t1,
+                        const float* bias_in, void* out, double* stats) {
+  constexpr int NZ = winograd_points_1d(AZ), NY = winograd_points_1d(AY), NX = winograd_points_1d(AX);
+  constexpr int TZ = winograd_tile(AZ), TY = winograd_tile(AY), TX = winograd_tile(AX);
   const int64_t sz = grid.size[0], sy = grid.size[1], sx = grid.size[2];
   const V bias = bias_in ? load(bias_in) : zero();
   alignas(64) float tmp[NZ * NY * TX * kLanes];
@@ -214,7 +239,7 @@ void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, 
       V p[NX], q[TX];
 #pragma GCC unroll 8
       for (int x = 0; x < NX; ++x) p[x] = load(m + (i * NX + x) * point_stride);
-      output_1d<TX>(p, q);
+      output_1d<AX>(p, q);
 #pragma GCC unroll 8
       for (int x = 0; x < TX; ++x) store(tmp + (i * TX + x) * kLanes, q[x]);
     }
@@ -227,13 +252,15 @@ void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, 
     const int64_t ez = sz - z0, ey = sy - y0, ex = sx - x0 < TX ? sx - x0 : TX;
     if (ez >= TZ && ey >= TY) {
       for (int64_t x = 0; x < ex; ++x, tile.to += kLanes) {
-        output_yz<TZ, TY, TX, 0, true>(tmp + x * kLanes, tile, TZ, TY);
-        if constexpr (kHalves<TY> == 2) output_yz<TZ, TY, TX, 1, true>(tmp + x * kLanes, tile, TZ, TY);
+        output_yz<AZ, AY, AX, 0, true, Stream>(tmp + x * kLanes, tile, TZ, TY);
+        if constexpr (kHalves<AY> == 2)
+          output_yz<AZ, AY, AX, 1, true, Stream>(tmp + x * kLanes, tile, TZ, TY);
       }
     } else {
       for (int64_t x = 0; x < ex; ++x, tile.to += kLanes) {
-        output_yz<TZ, TY, TX, 0, false>(tmp + x * kLanes, tile, ez, ey);
-        if constexpr (kHalves<TY> == 2) output_yz<TZ, TY, TX, 1, false>(tmp + x * kLanes, tile, ez, ey);
+        output_yz<AZ, AY, AX, 0, false, Stream>(tmp + x * kLanes, tile, ez, ey);
+        if constexpr (kHalves<AY> == 2)
+          output_yz<AZ, AY, AX, 1, false, Stream>(tmp + x * kLanes, tile, ez, ey);
       }
     }
     sums.add(tile.sum);
@@ -242,6 +269,17 @@ void winograd_output(const float* m_in, int64_t point_stride, const Grid& grid, 
   if (stats) {
     sums.store_add(stats);
     squares.store_add(stats + kLanes);
+  }
+}
+
+template <int AZ, int AY, int AX, class E>
+void winograd_output(const float* m, int64_t point_stride, const Grid& grid, int64_t t0, int64_t t1,
+                     const float* bias, void* out, bool stream, double* stats) {
+  if (stream && kCanStream<E>) {
+    winograd_output_as<AZ, AY, AX, kCanStream<E>, E>(m, point_stride, grid, t0, t1, bias, out, stats);
+    _mm_sfence();
+  } else {
+    winograd_output_as<AZ, AY, AX, false, E>(m, point_stride, grid, t0, t1, bias, out, stats);
   }
 }
 
@@ -298,9 +336,9 @@ ISOLINE_INLINE void micro_rows(int64_t rows, const E* a, int64_t a_row, const in
     break;
   switch (rows) {
     ISOLINE_ROWS(1)
-    ISOLINE_ROWS(2) ISOLINE_ROWS(3) ISOLINE_ROWS(4) ISOLINE_ROWS(5) ISOLINE_ROWS(6) ISOLINE_ROWS(7)
-        ISOLINE_ROWS(8) ISOLINE_ROWS(9) ISOLINE_ROWS(10) ISOLINE_ROWS(11) ISOLINE_ROWS(12) ISOLINE_ROWS(13)
-            ISOLINE_ROWS(14)
+    ISOLINE_ROWS(2)
+    ISOLINE_ROWS(3) ISOLINE_ROWS(4) ISOLINE_ROWS(5) ISOLINE_ROWS(6) ISOLINE_ROWS(7) ISOLINE_ROWS(8)
+        ISOLINE_ROWS(9) ISOLINE_ROWS(10) ISOLINE_ROWS(11) ISOLINE_ROWS(12) ISOLINE_ROWS(13) ISOLINE_ROWS(14)
   }
 #undef ISOLINE_ROWS
 }
@@ -360,9 +398,9 @@ void load_patch(const Source& in, const Grid& grid, const Patch& patch, void* to
     }
 }
 
-template <class E>
-void store_plane(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, const float* bias_in, void* out,
-                 int64_t out_row, int64_t out_voxel, double* stats) {
+template <bool Stream, class E>
+void store_plane_as(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, const float* bias_in,
+                    void* out, int64_t out_row, int64_t out_voxel, double* stats) {
   const V bias = bias_in ? load(bias_in) : zero();
   Sum sums, squares;
   sums.clear();
@@ -377,7 +415,7 @@ void store_plane(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, cons
         const V r = add(load(from + x * kLanes), bias);
         sum = add(sum, r);
         square = fma(r, r, square);
-        store_e(to + x * out_voxel, r);
+        store_maybe<Stream>(to + x * out_voxel, r);
       }
       sums.add(sum);
       squares.add(square);
@@ -386,6 +424,17 @@ void store_plane(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, cons
   if (stats) {
     sums.store_add(stats);
     squares.store_add(stats + kLanes);
+  }
+}
+
+template <class E>
+void store_plane(const float* acc, int64_t acc_row, int64_t ny, int64_t nx, const float* bias, void* out,
+                 int64_t out_row, int64_t out_voxel, bool stream, double* stats) {
+  if (stream && kCanStream<E>) {
+    store_plane_as<kCanStream<E>, E>(acc, acc_row, ny, nx, bias, out, out_row, out_voxel, stats);
+    _mm_sfence();
+  } else {
+    store_plane_as<false, E>(acc, acc_row, ny, nx, bias, out, out_row, out_voxel, stats);
   }
 }
 
@@ -412,11 +461,15 @@ constexpr KernelTable make_table(const char* name) {
   t.winograd_input[kWinograd222] = winograd_input<2, 2, 2, E>;
   t.winograd_input[kWinograd144] = winograd_input<1, 4, 4, E>;
   t.winograd_input[kWinograd122] = winograd_input<1, 2, 2, E>;
+  t.winograd_input[kWinogradStride222] = winograd_input<-2, -2, -2, E>;
+  t.winograd_input[kWinogradStride122] = winograd_input<1, -2, -2, E>;
   t.winograd_output[kWinograd444] = winograd_output<4, 4, 4, E>;
   t.winograd_output[kWinograd244] = winograd_output<2, 4, 4, E>;
   t.winograd_output[kWinograd222] = winograd_output<2, 2, 2, E>;
   t.winograd_output[kWinograd144] = winograd_output<1, 4, 4, E>;
   t.winograd_output[kWinograd122] = winograd_output<1, 2, 2, E>;
+  t.winograd_output[kWinogradStride222] = winograd_output<-2, -2, -2, E>;
+  t.winograd_output[kWinogradStride122] = winograd_output<1, -2, -2, E>;
   t.multiply = multiply<E>;
   t.multiply_f32 = multiply<float>;
   t.load_patch = load_patch<E>;

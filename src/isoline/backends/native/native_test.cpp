@@ -213,6 +213,15 @@ TEST(Native, WinogradFlatKernel) {
   ASSERT_TRUE(uses(net, {3, 18, 21}, "winograd 1x4x4"));
   check(net, {3, 18, 21});
 }
+TEST(Native, WinogradStrides) {
+  for (const Vec3<int> stride : {Vec3<int>{2, 2, 2}, {1, 2, 2}}) {
+    Net net(3, 48);
+    const int depth = stride[0] == 2 ? 3 : 1;
+    net.conv(net.block(0, 70, {depth, 3, 3}, stride), 64, {depth, 3, 3}, stride);
+    ASSERT_TRUE(uses(net, {12, 20, 28}, "stride 2"));
+    check(net, {12, 20, 28});
+  }
+}
 TEST(Native, WinogradSmallExtents) {
   for (const Shape3 patch :
        {Shape3{2, 2, 2}, Shape3{4, 4, 4}, Shape3{2, 5, 6}, Shape3{8, 2, 3}, Shape3{1, 1, 1}}) {

@@ -7,11 +7,13 @@
 namespace isoline::native {
 namespace {
 
-// G of F(tile, 3) in Toom-Cook form: row i is (1, p, p^2) / prod over j != i of (p_i - p_j), the last row is
-// infinity. It pairs with the transforms in kernels_impl.h, which take the points in the same order.
+// The filter transform of an axis code (kernels.h), rows in the order of the transforms in kernels_impl.h.
+// F(tile, 3) in Toom-Cook form: row i is (1, p, p^2) / prod over j != i of (p_i - p_j), the last is infinity.
+// Stride 2: F(2, 2) of the outer taps, then the middle tap for each of two outputs.
 using FilterMatrix = std::array<std::array<double, 3>, 6>;
-FilterMatrix filter_matrix(int tile) {
-  const std::vector<double> points = tile == 2 ? std::vector<double>{0, 1, -1}
+FilterMatrix filter_matrix(int axis) {
+  if (axis == -2) return {{{1, 0, 0}, {1, 0, 1}, {0, 0, 1}, {0, 1, 0}, {0, 1, 0}}};
+  const std::vector<double> points = axis == 2 ? std::vector<double>{0, 1, -1}
                                                : std::vector<double>{0, kPointA, -kPointA, kPointB, -kPointB};
   FilterMatrix g{};
   for (size_t i = 0; i < points.size(); ++i) {
@@ -24,16 +26,17 @@ FilterMatrix filter_matrix(int tile) {
   return g;
 }
 
-const FilterMatrix kFilter2 = filter_matrix(2), kFilter4 = filter_matrix(4);
+const FilterMatrix kFilter2 = filter_matrix(2), kFilter4 = filter_matrix(4),
+                   kFilterStride2 = filter_matrix(-2);
 
-// Transforms the middle axis of [outer][taps][inner]; a tile of 1 leaves it as it is.
-void transform_axis(int tile, int64_t outer, int64_t inner, const double* from, double* to) {
-  if (tile == 1) {
+// Transforms the middle axis of [outer][taps][inner]; axis code 1 leaves it as it is.
+void transform_axis(int axis, int64_t outer, int64_t inner, const double* from, double* to) {
+  if (axis == 1) {
     std::memcpy(to, from, size_t(outer * inner) * sizeof(double));
     return;
   }
-  const FilterMatrix& g = tile == 2 ? kFilter2 : kFilter4;
-  const int64_t n = winograd_points_1d(tile);
+  const FilterMatrix& g = axis == 2 ? kFilter2 : axis == 4 ? kFilter4 : kFilterStride2;
+  const int64_t n = winograd_points_1d(axis);
   for (int64_t o = 0; o < outer; ++o)
     for (int64_t p = 0; p < n; ++p)
       for (int64_t i = 0; i < inner; ++i) {
@@ -57,14 +60,14 @@ void store_weight(std::byte* to, bool bf16, int64_t index, double value) {
 }
 
 void winograd_filter(int kind, const float* filter, double* points) {
-  const int* tile = kWinogradTile[kind];
-  const int64_t taps[3] = {tile[0] == 1 ? 1 : 3, tile[1] == 1 ? 1 : 3, tile[2] == 1 ? 1 : 3};
-  const int64_t ny = winograd_points_1d(tile[1]), nx = winograd_points_1d(tile[2]);
+  const int* axis = kWinogradAxis[kind];
+  const int64_t taps[3] = {axis[0] == 1 ? 1 : 3, axis[1] == 1 ? 1 : 3, axis[2] == 1 ? 1 : 3};
+  const int64_t ny = winograd_points_1d(axis[1]), nx = winograd_points_1d(axis[2]);
   double raw[27], along_x[9 * 6], along_y[3 * 36];
   for (int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i) raw[i] = double(filter[i]);
-  transform_axis(tile[2], taps[0] * taps[1], 1, raw, along_x);
-  transform_axis(tile[1], taps[0], nx, along_x, along_y);
-  transform_axis(tile[0], 1, ny * nx, along_y, points);
+  transform_axis(axis[2], taps[0] * taps[1], 1, raw, along_x);
+  transform_axis(axis[1], taps[0], nx, along_x, along_y);
+  transform_axis(axis[0], 1, ny * nx, along_y, points);
 }
 
 Buffer<std::byte> pack_winograd(int kind, const PackedShape& shape, int64_t outputs,

@@ -27,14 +27,17 @@ std::vector<int> padded_channels(const View& view) {
   return map;
 }
 
-Grid grid_of(const Shape3& shape, int kind) {
-  Grid g{};
-  for (int a = 0; a < 3; ++a) {
-    g.size[a] = shape[size_t(a)];
-    g.tiles[a] = kind < 0 ? 0 : ceil_div(shape[size_t(a)], kWinogradTile[kind][a]);
-  }
+Grid grid_of(const Shape3& shape) {
+  return {{shape[0], shape[1], shape[2]}, {0, 0, 0}};
+}
+// A grid in tiles of the output.
+Grid grid_of(const Shape3& shape, const Shape3& out, int kind) {
+  Grid g = grid_of(shape);
+  for (int a = 0; a < 3; ++a) g.tiles[a] = ceil_div(out[size_t(a)], winograd_tile(kWinogradAxis[kind][a]));
   return g;
 }
+
+constexpr int64_t kStreamBytes = int64_t{16} << 20;  // outputs larger than this will not be read from a cache
 
 class ConvStep : public Step {
  public:
@@ -51,6 +54,9 @@ class ConvStep : public Step {
   }
   std::byte* out_block(NativeSession& s, int64_t block) const {
     return s.data(out_.buffer) + block * voxels(out_.shape) * kLanes * s.kernels().element_bytes;
+  }
+  bool streams(NativeSession& s) const {
+    return voxels(out_.shape) * out_.blocks() * kLanes * s.kernels().element_bytes > kStreamBytes;
   }
   double* partial(NativeSession& s, int64_t part, int64_t block) const {
     return out_.norms.empty() ? nullptr : s.partial_sums() + (part * out_.blocks() + block) * 2 * kLanes;
@@ -79,7 +85,10 @@ class ConvStep : public Step {
 class WinogradStep final : public ConvStep {
  public:
   WinogradStep(NativeSession& session, int kind, const ConvOp& op, const View& in, ConvOutput out)
-      : ConvStep(in, std::move(out)), kind_(kind), grid_(grid_of(in.shape, kind)) {
+      : ConvStep(in, std::move(out)),
+        kind_(kind),
+        in_grid_(grid_of(in.shape, out_.shape, kind)),
+        out_grid_(grid_of(out_.shape, out_.shape, kind)) {
     const std::vector<int> channel_of = padded_channels(in);
     const int in_channels = in.channels();
     const int64_t taps = int64_t(op.kernel[0]) * op.kernel[1] * op.kernel[2];
@@ -94,7 +103,7 @@ class WinogradStep final : public ConvStep {
     weight_bytes = int64_t(weights_.byte_size());
 
     points_ = winograd_points(kind);
-    tiles_ = grid_.tiles[0] * grid_.tiles[1] * grid_.tiles[2];
+    tiles_ = in_grid_.tiles[0] * in_grid_.tiles[1] * in_grid_.tiles[2];
     const int64_t element = session.kernels().element_bytes;
     const int64_t in_blocks = int64_t(in.blocks.size());
     const int64_t tile_bytes = points_ * kLanes * (in_blocks * element + out_.blocks() * 4);
@@ -119,9 +128,10 @@ class WinogradStep final : public ConvStep {
     chunks_ = rounds_ ? ceil_div(round_tiles_, chunk_) : 1;
     plan_norms(round_count_ * chunks_);
 
-    const int* t = kWinogradTile[kind];
-    name = "conv " + kernel_text(op.kernel, in_channels, out_.channels, out_.shape) + " winograd " +
-           std::to_string(t[0]) + "x" + std::to_string(t[1]) + "x" + std::to_string(t[2]);
+    name = "conv " + kernel_text(op.kernel, in_channels, out_.channels, out_.shape) + " winograd";
+    for (int a = 0; a < 3; ++a)
+      name += (a ? "x" : " ") + std::to_string(winograd_tile(kWinogradAxis[kind][a]));
+    if (kWinogradAxis[kind][2] == -2) name += " stride 2";
     macs = voxels(out_.shape) * taps * in_channels * out_.channels;
   }
 
@@ -150,8 +160,9 @@ class WinogradStep final : public ConvStep {
 
   void transform_in(NativeSession& s, const Source& in, int64_t block, int64_t t0, int64_t t1, int64_t at,
                     std::byte* v) const {
-    s.kernels().winograd_input[kind_](
-        in, grid_, t0, t1, v + (offsets_[size_t(block)] + at * kLanes) * s.kernels().element_bytes, v_point_);
+    s.kernels().winograd_input[kind_](in, in_grid_, t0, t1,
+                                      v + (offsets_[size_t(block)] + at * kLanes) * s.kernels().element_bytes,
+                                      v_point_);
   }
   void multiply(NativeSession& s, int64_t p, int64_t g, int64_t rows, const std::byte* v, float* m) const {
     s.kernels().multiply(v + p * v_point_ * s.kernels().element_bytes, kLanes, offsets_.data(),
@@ -162,8 +173,9 @@ class WinogradStep final : public ConvStep {
   }
   void transform_out(NativeSession& s, int64_t block, int64_t t0, int64_t t1, int64_t at, const float* m,
                      int64_t part) const {
-    s.kernels().winograd_output[kind_](m + (block * round_tiles_ + at) * kLanes, m_point_, grid_, t0, t1,
-                                       out_.bias_of(block), out_block(s, block), partial(s, part, block));
+    s.kernels().winograd_output[kind_](m + (block * round_tiles_ + at) * kLanes, m_point_, out_grid_, t0, t1,
+                                       out_.bias_of(block), out_block(s, block), streams(s),
+                                       partial(s, part, block));
   }
 
   void run_rounds(NativeSession& s, const std::vector<Source>& in) const {
@@ -188,7 +200,7 @@ class WinogradStep final : public ConvStep {
   }
 
   int kind_;
-  Grid grid_;
+  Grid in_grid_, out_grid_;
   bool rounds_ = false;
   int64_t points_ = 0, tiles_ = 0, round_tiles_ = 0, round_count_ = 0, chunk_ = 0, chunks_ = 0;
   int64_t v_point_ = 0, m_point_ = 0, v_bytes_ = 0, m_bytes_ = 0;
@@ -250,7 +262,7 @@ class DirectStep final : public ConvStep {
   void run(NativeSession& s) override {
     begin_norms(s);
     const std::vector<Source> in = narrow_ ? std::vector<Source>() : sources(s);
-    const Grid grid = grid_of(in_.shape, -1);
+    const Grid grid = grid_of(in_.shape);
     const auto multiply = narrow_ ? s.kernels().multiply_f32 : s.kernels().multiply;
     const int64_t taps = int64_t(offsets_.size());
     const Shape3& shape = out_.shape;
@@ -317,7 +329,7 @@ class DirectStep final : public ConvStep {
       const int64_t row = shape[2] * kLanes;
       s.kernels().store_plane(sums, sum_row_, ny, shape[2], out_.bias_of(block),
                               out_block(s, block) + (z * shape[1] + y0) * row * s.kernels().element_bytes,
-                              row, kLanes, stats);
+                              row, kLanes, streams(s), stats);
       return;
     }
     const int64_t lanes = std::min<int64_t>(kLanes, out_.channels - block * kLanes);
@@ -367,7 +379,7 @@ class TransposeStep final : public ConvStep {
 
   void run(NativeSession& s) override {
     const std::vector<Source> in = sources(s);
-    const Grid grid = grid_of(in_.shape, -1);
+    const Grid grid = grid_of(in_.shape);
     const Shape3 &shape = in_.shape, &out = out_.shape;
     const int64_t element = s.kernels().element_bytes;
     // Few rows (deep stages): one task per tap as well.
@@ -393,7 +405,7 @@ class TransposeStep final : public ConvStep {
           for (int v = 0; v < vecs; ++v)
             s.kernels().store_plane(sums + v * sum_vec, shape[2] * kLanes, ny, shape[2],
                                     out_.bias_of(2 * g + v), out_block(s, 2 * g + v) + at * element,
-                                    stride_[1] * out[2] * kLanes, stride_[2] * kLanes, nullptr);
+                                    stride_[1] * out[2] * kLanes, stride_[2] * kLanes, streams(s), nullptr);
         }
       }
     });
@@ -415,7 +427,7 @@ double conv_cost(int kind, const ConvOp& op, const Shape3& out, int64_t in_block
     return 1.1 * double(voxels(out)) * op.kernel[0] * op.kernel[1] * op.kernel[2] * in * double(out_blocks) /
            speed;
   double tiles = 1;
-  for (size_t a = 0; a < 3; ++a) tiles *= double(ceil_div(out[a], kWinogradTile[kind][a]));
+  for (size_t a = 0; a < 3; ++a) tiles *= double(ceil_div(out[a], winograd_tile(kWinogradAxis[kind][a])));
   const double points = winograd_points(kind);
   return tiles * points * in * double(out_blocks) / speed +
          tiles * points * (9.0 * double(in_blocks) + 7.0 * double(out_blocks)) +
@@ -428,7 +440,8 @@ int choose_algorithm(const ConvOp& op, const Shape3& out, int64_t in_blocks, int
   for (int kind = 0; kind < kWinogradKinds; ++kind) {
     bool fits = true;
     for (size_t a = 0; a < 3; ++a)
-      fits = fits && op.stride[a] == 1 && op.kernel[a] == (kWinogradTile[kind][a] == 1 ? 1 : 3);
+      fits = fits && op.stride[a] == winograd_stride(kWinogradAxis[kind][a]) &&
+             op.kernel[a] == (kWinogradAxis[kind][a] == 1 ? 1 : 3);
     if (!fits) continue;
     const double cost = conv_cost(kind, op, out, in_blocks, out_blocks, bf16);
     if (cost < best_cost) {

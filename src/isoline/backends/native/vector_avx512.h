@@ -75,3 +75,9 @@ ISOLINE_V V broadcast(const float* p) {
 ISOLINE_V V multiply_step(V x, V w, V c) {
   return fma(x, w, c);
 }
+// Streaming pays where one store fills a cache line.
+template <class E>
+constexpr bool kCanStream = sizeof(E) == 4;
+ISOLINE_V void stream_e(float* p, V a) {
+  _mm512_stream_ps(p, a.v);
+}
