@@ -6,7 +6,7 @@
 
 namespace isoline::native {
 namespace {
-// clang-format off: the order matters
+// clang-format off: the second needs the first
 #include "isoline/backends/native/kernels_impl.h"
 #include "isoline/backends/native/vector_avx512.h"
 // clang-format on
