@@ -6,9 +6,10 @@
 
 namespace isoline::native {
 namespace {
-// clang-format off: the second needs the first
-#include "isoline/backends/native/kernels_impl.h"
+// clang-format off
+// The kernels need the vector type first.
 #include "isoline/backends/native/vector_avx512.h"
+#include "isoline/backends/native/kernels_impl.h"
 // clang-format on
 }  // namespace
 
