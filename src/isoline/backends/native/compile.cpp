@@ -259,8 +259,8 @@ class Compiler {
 };
 
 NativeSession::NativeSession(const NetworkGraph& graph, const SessionOptions& options,
-                             const KernelTable& kernels)
-    : kernels_(kernels), options_(options), pool_(options.threads) {
+                             const KernelTable& kernels, const Tuning& tuning)
+    : kernels_(kernels), options_(options), tuning_(tuning), pool_(options.threads) {
   in_size_ = graph.input_channels() * voxels(options.patch);
   const ValueDesc& out = graph.values[size_t(graph.output)];
   out_size_ = out.channels;

@@ -43,6 +43,14 @@ struct View {
 
 class NativeSession;
 
+// Sizes that decide how Winograd convolutions share out their work; measured on Zen 4 (1 MB L2 a core).
+struct Tuning {
+  int64_t large_weights_bytes = int64_t{20}
+                                << 20;      // from here on, all threads work on the same round of tiles
+  int64_t round_bytes = int64_t{24} << 20;  // transformed tiles of a round
+  int64_t task_bytes = int64_t{800} << 10;  // transformed tiles of a task of one thread
+};
+
 // One thing to do per run. Steps read and write buffers of the session's arena.
 class Step {
  public:
@@ -60,7 +68,8 @@ class Step {
 
 class NativeSession final : public Session {
  public:
-  NativeSession(const NetworkGraph& graph, const SessionOptions& options, const KernelTable& kernels);
+  NativeSession(const NetworkGraph& graph, const SessionOptions& options, const KernelTable& kernels,
+                const Tuning& tuning = {});
   Status run(const float* in, float* out) override;
   std::string description() const override;
 
@@ -69,6 +78,7 @@ class NativeSession final : public Session {
 
   // The rest is for steps.
   const KernelTable& kernels() const { return kernels_; }
+  const Tuning& tuning() const { return tuning_; }
   bool bf16() const { return kernels_.element_bytes == 2; }
   ThreadPool& pool() { return pool_; }
   std::byte* data(BufferId buffer) {
@@ -100,6 +110,7 @@ class NativeSession final : public Session {
   };
   const KernelTable& kernels_;
   SessionOptions options_;
+  Tuning tuning_;
   int64_t in_size_ = 0, out_size_ = 0;
   ThreadPool pool_;
   std::vector<BufferInfo> buffers_;

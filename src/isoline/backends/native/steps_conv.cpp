@@ -107,12 +107,12 @@ class WinogradStep final : public ConvStep {
     const int64_t element = session.kernels().element_bytes;
     const int64_t in_blocks = int64_t(in.blocks.size());
     const int64_t tile_bytes = points_ * kLanes * (in_blocks * element + out_.blocks() * 4);
-    rounds_ = weight_bytes > kLargeWeights;
+    rounds_ = weight_bytes > session.tuning().large_weights_bytes;
     if (rounds_) {
-      round_tiles_ = std::clamp<int64_t>(kRoundBytes / tile_bytes, 28, 224);
+      round_tiles_ = std::clamp<int64_t>(session.tuning().round_bytes / tile_bytes, 28, 224);
       round_tiles_ = ceil_div(tiles_, ceil_div(tiles_, round_tiles_));
     } else {
-      round_tiles_ = std::clamp<int64_t>(kTaskBytes / tile_bytes, 14, 56);
+      round_tiles_ = std::clamp<int64_t>(session.tuning().task_bytes / tile_bytes, 14, 56);
       round_tiles_ = std::min(round_tiles_, std::max<int64_t>(8, ceil_div(tiles_, 16)));
       round_tiles_ = ceil_div(tiles_, ceil_div(tiles_, round_tiles_));
     }
@@ -154,10 +154,6 @@ class WinogradStep final : public ConvStep {
   }
 
  private:
-  static constexpr int64_t kLargeWeights = int64_t{20} << 20;
-  static constexpr int64_t kRoundBytes = int64_t{24} << 20;
-  static constexpr int64_t kTaskBytes = int64_t{800} << 10;
-
   void transform_in(NativeSession& s, const Source& in, int64_t block, int64_t t0, int64_t t1, int64_t at,
                     std::byte* v) const {
     s.kernels().winograd_input[kind_](in, in_grid_, t0, t1,
