@@ -1,6 +1,8 @@
 #include "isoline/network/build_network.h"
 
 #include <cstdint>
+#include <iterator>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -94,7 +96,20 @@ class Builder {
       return Error{ErrorCode::kResourceExhausted,
                    "the network has more than " + std::to_string(kMaxParameters) + " parameters", name, ""};
     used_.insert(name);
+    ISOLINE_RETURN_IF_ERROR(claim(it->second, name));
     return it->second.to_float();
+  }
+  // Each byte of the file may serve one tensor only, so that a small file cannot describe a huge network.
+  Status claim(const TensorView& view, const std::string& name) {
+    constexpr int kItemBytes[] = {4, 2, 2, 8};
+    const auto begin = reinterpret_cast<uintptr_t>(view.data);
+    const uintptr_t end = begin + uintptr_t(view.elements()) * uintptr_t(kItemBytes[int(view.type)]);
+    const auto next = claimed_.lower_bound(begin);
+    if ((next != claimed_.end() && next->first < end) ||
+        (next != claimed_.begin() && std::prev(next)->second > begin))
+      return Error{ErrorCode::kCorrupt, "the tensor shares memory with another", name, ""};
+    claimed_.emplace(begin, end);
+    return {};
   }
   std::vector<int64_t> weight_shape(int64_t first, int64_t second, const std::vector<int>& spatial) const {
     std::vector<int64_t> shape{first, second};
@@ -220,6 +235,7 @@ class Builder {
   const Weights& weights_;
   NetworkGraph graph_;
   std::set<std::string> used_;
+  std::map<uintptr_t, uintptr_t> claimed_;  // begin -> end of the bytes of used tensors
   int64_t parameters_ = 0;
 };
 

@@ -196,6 +196,13 @@ TEST(BuildNetwork, NamesTheTensorThatIsWrong) {
   m.folds[0].tensors.erase("encoder.stages.1.0.convs.0.squeeze_excitation.weight");
   EXPECT_TRUE(build(m).ok());
 
+  // Two tensors of one shape cannot be the same bytes.
+  LoadedModel twice = load("plain3d");
+  auto& t = twice.folds[0].tensors;
+  t["decoder.stages.1.convs.1.norm.bias"] = t["decoder.stages.1.convs.0.norm.bias"];
+  EXPECT_EQ(build(twice).error().to_string(),
+            "decoder.stages.1.convs.1.norm.bias: the tensor shares memory with another");
+
   // One more head than the checkpoint has.
   EXPECT_EQ(build_network(*m.spec.architecture, 2, 4, m.folds[0]).error().context,
             "decoder.seg_layers.1.weight");
