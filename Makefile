@@ -34,7 +34,9 @@ format format-check: setup
 	@git ls-files '*.h' '*.cpp' | xargs clang-format $(if $(filter format,$@),-i,--dry-run -Werror)
 
 parity: build .venv-parity/stamp
-	@.venv-parity/bin/python tools/parity/run_parity.py --isoline $(ISOLINE)
+	@test -f out/parity/.made || (.venv-parity/bin/python tools/parity/make_goldens.py --set full -o out/parity && touch out/parity/.made)
+	@.venv-parity/bin/python tools/parity/run_parity.py --isoline $(ISOLINE) --backend openvino --backend native \
+	  tests/goldens/parity out/parity
 
 bench: build .venv-parity/stamp
 	@.venv-parity/bin/python bench/bench_engine.py --isoline $(ISOLINE)

@@ -226,6 +226,7 @@ Action add_debug(CLI::App& app) {
     sub->add_option("--step", o->run.step);
     sub->add_option("--tta", o->run.tta);
     sub->add_option("--folds", o->folds);
+    sub->add_option("--checkpoint", o->run.checkpoint);
     sub->add_option("--backend", o->run.backend);
     sub->add_option("--precision", o->run.precision);
     sub->add_option("--threads", o->run.threads);

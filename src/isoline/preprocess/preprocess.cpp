@@ -76,16 +76,37 @@ void resample_channel(const RowLoader& load, const Shape3& in, const Shape3& out
   std::memcpy(dst, ordered.data(), ordered.byte_size());
 }
 
-// Labels of the previous stage, cropped, resampled and appended as one 0/1 channel per foreground label
-// (run_case + convert_labelmap_to_one_hot). Outside the nonzero mask background becomes -1 before resampling.
-Status append_previous_stage(const LabelMap& labels, const Image& image, const CropRecord& crop,
-                             const ModelSpec& spec, Prepared& prepared, ThreadPool& pool) {
+// Labels of the previous stage in transposed axes, cropped, [z, y, x].
+Result<Buffer<int16_t>> crop_previous_stage(const LabelMap& labels, const CropRecord& crop,
+                                            ThreadPool& pool) {
   const Vec3<int> p = crop.transpose_forward;
   for (size_t a = 0; a < 3; ++a)
     if (labels.shape[size_t(p[a])] != crop.shape_before[a])
       return Error{ErrorCode::kInvalidArgument,
                    "the previous stage's labels have shape " + to_string(labels.shape) + ", not the image's",
                    "previous stage", "Give the segmentation of the same scan."};
+  const Shape3 m = crop.box.shape();
+  const Buffer<uint16_t> turned = transposed(labels.data.data(), 1, labels.shape, p, pool);
+  Buffer<int16_t> cropped(size_t(voxels(m)));
+  for (int64_t z = 0; z < m[0]; ++z)
+    for (int64_t y = 0; y < m[1]; ++y)
+      for (int64_t x = 0; x < m[2]; ++x) {
+        const int64_t from =
+            ((z + crop.box.lo[0]) * crop.shape_before[1] + y + crop.box.lo[1]) * crop.shape_before[2] + x +
+            crop.box.lo[2];
+        const uint16_t v = turned[size_t(from)];
+        if (v > 32767)
+          return Error{ErrorCode::kUnsupported, "label " + std::to_string(v) + " is above 32767",
+                       "previous stage", ""};
+        cropped[size_t((z * m[1] + y) * m[2] + x)] = int16_t(v);
+      }
+  return cropped;
+}
+
+// Resampled labels appended as one 0/1 channel per foreground label (run_case + convert_labelmap_to_one_hot).
+// `labels` carry -1 for background outside the nonzero mask, as in the reference: it is a label of its own.
+Status append_previous_stage(const Buffer<int16_t>& labels, const ModelSpec& spec, Prepared& prepared,
+                             ThreadPool& pool) {
   const ResampleSpec& r = spec.resample_segmentation;
   if (r.function == ResampleFunction::kTorch)
     return Error{ErrorCode::kUnsupported,
@@ -95,34 +116,17 @@ Status append_previous_stage(const LabelMap& labels, const Image& image, const C
     return Error{ErrorCode::kUnsupported,
                  "order " + std::to_string(r.order) + " is not supported for label maps",
                  "resampling_fn_seg_kwargs.order", "Only order 1 (nnU-Net's own value) is."};
-  const Shape3 m = crop.box.shape();
-  const Buffer<uint16_t> turned = transposed(labels.data.data(), 1, labels.shape, p, pool);
-  const Buffer<uint8_t> mask = filled_nonzero_mask(image, crop.box);
-  Buffer<int16_t> cropped(size_t(voxels(m)));
-  for (int64_t z = 0; z < m[0]; ++z)
-    for (int64_t y = 0; y < m[1]; ++y)
-      for (int64_t x = 0; x < m[2]; ++x) {
-        const int64_t i = (z * m[1] + y) * m[2] + x;
-        const int64_t from =
-            ((z + crop.box.lo[0]) * crop.shape_before[1] + y + crop.box.lo[1]) * crop.shape_before[2] + x +
-            crop.box.lo[2];
-        const uint16_t v = turned[size_t(from)];
-        if (v > 32767)
-          return Error{ErrorCode::kUnsupported, "label " + std::to_string(v) + " is above 32767",
-                       "previous stage", ""};
-        cropped[size_t(i)] = v == 0 && !mask[size_t(i)] ? int16_t(-1) : int16_t(v);
-      }
   const ResampleRecord& rr = prepared.resample;
-  Buffer<int16_t> resampled(size_t(voxels(prepared.shape)));
-  resample_labels(cropped.data(), m, prepared.shape,
+  const int64_t n = voxels(prepared.shape);
+  Buffer<int16_t> resampled(static_cast<size_t>(n));
+  resample_labels(labels.data(), rr.shape_before, prepared.shape,
                   separate_axis(r.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm),
                   resampled.data(), pool);
-  float* channel = prepared.data.data() + int64_t(spec.channels.size()) * voxels(prepared.shape);
+  float* channel = prepared.data.data() + int64_t(spec.channels.size()) * n;
   for (int label : spec.labels.all_labels) {
     if (label == 0) continue;
-    for (int64_t i = 0; i < voxels(prepared.shape); ++i)
-      channel[i] = resampled[size_t(i)] == label ? 1.0f : 0.0f;
-    channel += voxels(prepared.shape);
+    for (int64_t i = 0; i < n; ++i) channel[i] = resampled[size_t(i)] == label ? 1.0f : 0.0f;
+    channel += n;
   }
   return {};
 }
@@ -183,11 +187,19 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
 
   const auto coarse =
       separate_axis(spec.resample_data.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm);
-  bool needs_mask = false;
+  bool needs_mask = previous_stage != nullptr;
   for (const ChannelSpec& c : spec.channels)
     needs_mask |= c.use_mask && c.normalization == Normalization::kZScore;
   Buffer<uint8_t> mask;
   if (needs_mask) mask = filled_nonzero_mask(*image, box);
+  Buffer<int16_t> previous;
+  if (previous_stage) {
+    ISOLINE_ASSIGN(previous, crop_previous_stage(*previous_stage, out.crop, pool));
+    for (size_t i = 0; i < previous.size(); ++i) {  // crop_to_nonzero: seg >= 0 is the mask from here on
+      if (previous[i] == 0 && !mask[i]) previous[i] = -1;
+      mask[i] = previous[i] >= 0;
+    }
+  }
   for (int64_t c = 0; c < original.channels; ++c) {
     ISOLINE_ASSIGN(const Normalizer norm, make_normalizer(spec.channels[size_t(c)], *image, c, box,
                                                           needs_mask ? mask.data() : nullptr, pool));
@@ -201,8 +213,7 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
     resample_channel(load, m, out.shape, spec.resample_data, coarse, out.data.data() + c * voxels(out.shape),
                      pool);
   }
-  if (previous_stage)
-    ISOLINE_RETURN_IF_ERROR(append_previous_stage(*previous_stage, *image, out.crop, spec, out, pool));
+  if (previous_stage) ISOLINE_RETURN_IF_ERROR(append_previous_stage(previous, spec, out, pool));
   return out;
 }
 

@@ -28,7 +28,7 @@ LinearTaps make_linear_taps(int64_t n_in, int64_t n_out, int order, GridRule rul
   const float zoom_f = float(n_in) / float(n_out);
   for (int64_t k = 0; k < n_out; ++k) {
     int64_t lo = 0, hi = 0;
-    double w = 0;
+    double w = 0, w_lo = -1;  // w_lo < 0: one minus w
     if (rule == GridRule::kTorch) {
       if (order == 0) {  // nearest-exact: floor((k + 0.5) * scale), in float
         lo = hi = std::min(n_in - 1, int64_t(std::floor((float(k) + 0.5f) * zoom_f)));
@@ -38,20 +38,20 @@ LinearTaps make_linear_taps(int64_t n_in, int64_t n_out, int order, GridRule rul
         hi = std::min(n_in - 1, lo + 1);
         w = double(std::min(1.0f, std::max(0.0f, c - float(lo))));
       }
+    } else if (order == 0) {
+      lo = hi = std::clamp<int64_t>(int64_t(std::floor(zoom_coordinate(k, zoom) + 0.5)), 0, n_in - 1);
     } else {
-      const double c = std::clamp(zoom_coordinate(k, zoom), 0.0, double(n_in - 1));
-      if (order == 0) {
-        lo = hi = std::clamp<int64_t>(int64_t(std::floor(c + 0.5)), 0, n_in - 1);
-      } else {
-        lo = int64_t(std::floor(c));
-        hi = std::min(n_in - 1, lo + 1);
-        w = c - std::floor(c);
-      }
+      // Not the coordinate but the sample index is clamped: beyond the edge both weights fall on one sample.
+      const double c = zoom_coordinate(k, zoom), f = std::floor(c);
+      lo = std::clamp<int64_t>(int64_t(f), 0, n_in - 1);
+      hi = std::clamp<int64_t>(int64_t(f) + 1, 0, n_in - 1);
+      w_lo = 1.0 - (c - f);
+      w = 1.0 - w_lo;
     }
     if (w == 0) hi = lo;  // the other sample does not count
     t.lo[size_t(k)] = int32_t(lo);
     t.hi[size_t(k)] = int32_t(hi);
-    t.w_lo[size_t(k)] = 1.0 - w;
+    t.w_lo[size_t(k)] = w_lo < 0 ? 1.0 - w : w_lo;
     t.w_hi[size_t(k)] = w;
   }
   return t;
@@ -69,8 +69,9 @@ AxisOperator make_axis_operator(int64_t n_in, int64_t n_out, int order, GridRule
     op.weight.resize(size_t(n_out) * size_t(op.taps));
     for (size_t k = 0; k < size_t(n_out); ++k) {
       op.first[k] = t.lo[k] + int32_t(op.pad);
-      op.weight[k * size_t(op.taps)] = t.w_lo[k];
-      if (order == 1) op.weight[k * 2 + 1] = t.w_hi[k];
+      const bool one_sample = t.lo[k] == t.hi[k];
+      op.weight[k * size_t(op.taps)] = one_sample ? 1.0 : t.w_lo[k];
+      if (order == 1) op.weight[k * 2 + 1] = one_sample ? 0.0 : t.w_hi[k];
     }
     return op;
   }
