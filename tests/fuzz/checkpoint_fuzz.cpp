@@ -16,7 +16,7 @@ using namespace isoline;
 namespace {
 
 void put(std::string& out, uint64_t v, int width) {
-  for (int i = 0; i < width; ++i) out += char(v >> (8 * i));
+  for (int i = 0; i < width; ++i) out += i < 8 ? char(v >> (8 * i)) : '\0';
 }
 
 // A stored archive without checksums: x/data.pkl and the storages x/data/0, x/data/1 of 512 bytes.
