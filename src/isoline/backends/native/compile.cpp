@@ -1,8 +1,10 @@
 // From a NetworkGraph to steps: what can wait until a value is read waits (normalisation, activation,
 // concatenation), everything else becomes a step; then buffers get their places in the arena.
 #include <algorithm>
+#include <new>
 
 #include "isoline/backends/native/steps.h"
+#include "isoline/base/resources.h"
 
 namespace isoline::native {
 
@@ -240,12 +242,15 @@ class Compiler {
       arena = std::max(arena, at + b.bytes);
       placed.push_back(id);
     }
-    s_.arena_ = Buffer<std::byte>(size_t(arena));
     int64_t shared = 0, sums = 0;
     for (const auto& step : s_.steps_) {
       shared = std::max(shared, step->shared_scratch_bytes);
       sums = std::max(sums, step->partial_sums);
     }
+    // The system grants more than it has: ask before the first run is killed for it.
+    const int64_t needed = arena + shared + sums * 8 + s_.task_scratch_bytes_ * s_.pool_.threads();
+    if (uint64_t(needed) > available_memory_bytes()) throw std::bad_alloc();
+    s_.arena_ = Buffer<std::byte>(size_t(arena));
     s_.shared_scratch_ = Buffer<std::byte>(size_t(shared));
     s_.partial_sums_ = Buffer<double>(size_t(sums));
     s_.task_scratch_ = Buffer<std::byte>(size_t(s_.task_scratch_bytes_ * s_.pool_.threads()));

@@ -58,10 +58,11 @@ struct Sum {
   }
 };
 
-// Sixteen registers: 12 accumulators, 2 of weights, a broadcast.
+// Of sixteen registers: 12 accumulators, 2 of weights and a broadcast, or 8, 4 and one. (Three rows of two
+// would need 17: a third slower, measured.)
 template <int Vecs>
 constexpr int max_rows() {
-  return Vecs == 1 ? 6 : 3;
+  return Vecs == 1 ? 6 : 2;
 }
 
 template <class E>

@@ -1,11 +1,15 @@
 #include "isoline/backends/native/native_backend.h"
 
+#include <new>
+
 #include "isoline/backends/native/session.h"
 
 namespace isoline {
 namespace {
 
 using native::KernelTable;
+
+constexpr int kMaxThreads = 1024;
 
 struct Processor {
   bool avx2 = false, avx512 = false, bf16 = false;
@@ -58,6 +62,9 @@ class NativeBackend final : public Backend {
     if (options.batch < 1)
       return Error{ErrorCode::kInvalidArgument, "batch " + std::to_string(options.batch) + " is not positive",
                    "batch", ""};
+    if (options.threads < 0 || options.threads > kMaxThreads)
+      return Error{ErrorCode::kInvalidArgument, std::to_string(options.threads) + " threads", "threads",
+                   "Use 0 (all cores) to " + std::to_string(kMaxThreads) + "."};
     const Vec3<int> d = graph.patch_divisor();
     for (size_t a = 0; a < 3; ++a)
       if (options.patch[a] < 1 || options.patch[a] % d[a])
@@ -69,9 +76,15 @@ class NativeBackend final : public Backend {
   Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
                                           const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(supports(graph, options));
-    std::unique_ptr<Session> session =
-        std::make_unique<native::NativeSession>(graph, options, *kernels_for(options.precision));
-    return session;
+    try {
+      std::unique_ptr<Session> session =
+          std::make_unique<native::NativeSession>(graph, options, *kernels_for(options.precision));
+      return session;
+    } catch (const std::bad_alloc&) {
+      return Error{ErrorCode::kResourceExhausted,
+                   "not enough memory for this network at patch " + to_string(options.patch),
+                   "native backend", "Use a smaller patch, --precision bf16, or close other programs."};
+    }
   }
 };
 

@@ -339,6 +339,14 @@ TEST(Native, RefusesWhatItCannotRun) {
   options.precision = Precision::kFloat32;
   options.patch = {8, 7, 8};
   EXPECT_FALSE(make_native_backend()->supports(net.graph(), options).ok());
+  options.patch = {8, 8, 8};
+  options.threads = -1;
+  EXPECT_FALSE(make_native_backend()->supports(net.graph(), options).ok());
+  options.threads = 1;
+  options.patch = {1 << 13, 1 << 13, 1 << 13};  // terabytes
+  auto session = make_native_backend()->create(net.graph(), options);
+  ASSERT_FALSE(session.ok());
+  EXPECT_EQ(session.error().code, ErrorCode::kResourceExhausted);
 }
 
 }  // namespace
