@@ -72,30 +72,40 @@ Point place_on_kidney(Draws& d, const Kidney& k, bool right, float radius, doubl
   return p;
 }
 
-// Whether a mass would be cut to a sliver: by the body wall, or (a cyst) by a tumour that wins over it.
-bool badly_placed(const Anatomy& a, const Kidney& k, const Mass& m) {
+// Millimetres by which a mass clears what would cut it to a sliver: the body wall and, for a cyst, a tumour
+// that wins over it. Negative: it is cut.
+float clearance_mm(const Anatomy& a, const Kidney& k, const Mass& m) {
   const float r = m.shape.largest_radius(), bx = m.shape.centre[0] / a.body_x,
               by = m.shape.centre[1] / a.body_y;
   const float depth = (1 - std::sqrt(bx * bx + by * by)) * a.body_y * 1.1f;
-  if (depth < a.fat_mm + a.wall_mm + 0.5f * r) return true;
-  if (m.kind != MassKind::kCyst) return false;
+  float clearance = depth - (a.fat_mm + a.wall_mm + 0.5f * r + 6);
+  if (m.kind != MassKind::kCyst) return clearance;
   for (const Mass& other : k.tumours) {
     float square = 0;
     for (size_t i = 0; i < 3; ++i) {
       const float step = other.shape.centre[i] - m.shape.centre[i];
       square += step * step;
     }
-    if (std::sqrt(square) < 0.9f * (r + other.shape.largest_radius())) return true;
+    clearance = std::min(clearance, std::sqrt(square) - 0.9f * (r + other.shape.largest_radius()));
   }
-  return false;
+  return clearance;
 }
 
+// The first of sixteen places that is clear, or else the clearest.
 void place(Draws& d, const Anatomy& a, const Kidney& k, bool right, float r, double reach_lo, double reach_hi,
            Mass& m) {
+  Point best{};
+  float best_clearance = 0;
   for (int attempt = 0; attempt < 16; ++attempt) {
     m.shape.centre = place_on_kidney(d, k, right, r, reach_lo, reach_hi);
-    if (!badly_placed(a, k, m)) return;
+    const float clearance = clearance_mm(a, k, m);
+    if (clearance >= 0) return;
+    if (attempt == 0 || clearance > best_clearance) {
+      best_clearance = clearance;
+      best = m.shape.centre;
+    }
   }
+  m.shape.centre = best;
 }
 
 void draw_masses(Anatomy& a, uint64_t seed) {
@@ -107,7 +117,7 @@ void draw_masses(Anatomy& a, uint64_t seed) {
     const bool right = d.chance(0.5);
     Kidney& k = a.kidneys[right ? 0 : 1];
     Mass m;
-    const float r = i == 0 ? draw_leaning_small(d, 11, 40) : draw_leaning_small(d, 7, 24);
+    const float r = i == 0 ? draw_leaning_small(d, 12, 40) : draw_leaning_small(d, 8.5, 24);
     for (float& v : m.shape.radius) v = r * draw(d, 0.82, 1.2);
     place(d, a, k, right, r, -0.7, 0.45, m);
     m.shape.axes = small_rotation(d, 0.5);
@@ -118,12 +128,12 @@ void draw_masses(Anatomy& a, uint64_t seed) {
       m.coarse_texture = draw(d, 10, 26);
       m.fine_texture = draw(d, 5, 14);
       m.necrosis_above = draw(d, 0.5, 1.8);
-    } else if (type < 0.80) {  // darker and even
+    } else if (type < 0.82) {  // darker and even
       m.hu = draw(d, 45, 95);
       m.coarse_texture = draw(d, 3, 12);
       m.fine_texture = draw(d, 3, 8);
       m.necrosis_above = draw(d, 1.3, 3.0);
-    } else if (type < 0.90) {  // between, with a scar
+    } else if (type < 0.93) {  // between, with a scar
       m.hu = draw(d, 85, 130);
       m.coarse_texture = draw(d, 4, 14);
       m.fine_texture = draw(d, 3, 8);
@@ -148,7 +158,7 @@ void draw_masses(Anatomy& a, uint64_t seed) {
     place(d, a, k, right, r, -0.8, 0.5, m);
     m.shape.axes = small_rotation(d, 0.3);
     m.shape.roughness = draw(d, 0.0, 0.05);
-    m.hu = d.chance(0.2) ? draw(d, 30, 75) : draw(d, -3, 22);  // some hold protein or blood
+    m.hu = d.chance(0.12) ? draw(d, 30, 70) : draw(d, -3, 22);  // some hold protein or blood
     m.coarse_texture = draw(d, 0, 3);
     m.fine_texture = draw(d, 0, 3);
     k.cysts.push_back(m);

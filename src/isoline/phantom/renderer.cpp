@@ -99,10 +99,10 @@ void Renderer::body_wall(Row& r) const {
   const bool table = r.y > a_.table_y && r.y < a_.table_y + 9;
   for (int64_t x = 0; x < r.n; ++x) {
     const float xx = (r.x[x] / a_.body_x) * (r.x[x] / a_.body_x);
-    const float rim = std::sqrt(xx + yy) + 0.02f * body[x];
+    const float rim = std::sqrt(xx + yy) + 0.015f * body[x];
     const float depth = (1 - rim) * a_.body_y * 1.1f;
-    const float fat = std::max(3.0f, a_.fat_mm * (1 + 0.25f * shape[x]));
-    const float cavity = depth - fat - a_.wall_mm * (1 + 0.12f * shape[x]);
+    const float fat = std::max(3.0f, a_.fat_mm * (1 + 0.15f * shape[x]));
+    const float cavity = depth - fat - a_.wall_mm * (1 + 0.1f * shape[x]);
     r.s.cavity_depth[size_t(x)] = cavity;
     r.s.hard[size_t(x)] = cavity < 0;
     r.label[x] = kPhantomBackground;
