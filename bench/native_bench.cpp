@@ -104,8 +104,9 @@ int main(int argc, char** argv) {
   options.patch = {side, side, side};
   options.threads = argc > 4 ? std::atoi(argv[4]) : 0;
 
+  const NetworkGraph graph = full_network();
   const Clock::time_point before = Clock::now();
-  auto session = make_native_backend()->create(full_network(), options);
+  auto session = make_native_backend()->create(graph, options);
   if (!session.ok()) {
     std::fprintf(stderr, "%s\n", session.error().to_string().c_str());
     return 1;

@@ -182,13 +182,12 @@ bool uses(Net& net, Shape3 patch, const std::string& text) {
 }
 
 TEST(Native, FiltersTransformAsWinogradSays) {
-  // A filter that copies its centre tap sends a constant input to a constant output; here the points of a
-  // delta filter along one axis are compared with (1, p, p^2) / prod (p - q).
-  const float middle[3] = {0, 1, 0};
+  // The middle row of taps is (0, 1, 0): along each axis a point p must give p / prod (p - q) over the others.
+  const double middle[3] = {0, 1, 0};
   double u[36];
-  float filter[9] = {};
+  double filter[9] = {};
   for (int i = 0; i < 3; ++i) filter[3 + i] = middle[i];
-  native::winograd_filter(native::kWinograd144, filter, u);
+  native::winograd_filter(native::kWinograd144, 1, filter, u);
   const double points[] = {0, .75, -.75, 1.5, -1.5};
   for (int y = 0; y < 5; ++y)
     for (int x = 0; x < 5; ++x) {

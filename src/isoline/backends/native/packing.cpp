@@ -59,32 +59,38 @@ void store_weight(std::byte* to, bool bf16, int64_t index, double value) {
   std::memcpy(to + index * 2, &h, 2);
 }
 
-void winograd_filter(int kind, const float* filter, double* points) {
+void winograd_filter(int kind, int64_t lanes, const double* filter, double* points) {
   const int* axis = kWinogradAxis[kind];
-  const int64_t taps[3] = {axis[0] == 1 ? 1 : 3, axis[1] == 1 ? 1 : 3, axis[2] == 1 ? 1 : 3};
+  const int64_t taps_z = axis[0] == 1 ? 1 : 3, taps_y = axis[1] == 1 ? 1 : 3;
   const int64_t ny = winograd_points_1d(axis[1]), nx = winograd_points_1d(axis[2]);
-  double raw[27], along_x[9 * 6], along_y[3 * 36];
-  for (int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i) raw[i] = double(filter[i]);
-  transform_axis(axis[2], taps[0] * taps[1], 1, raw, along_x);
-  transform_axis(axis[1], taps[0], nx, along_x, along_y);
-  transform_axis(axis[0], 1, ny * nx, along_y, points);
+  double along_x[9 * 6 * kLanes], along_y[3 * 36 * kLanes];
+  transform_axis(axis[2], taps_z * taps_y, lanes, filter, along_x);
+  transform_axis(axis[1], taps_z, nx * lanes, along_x, along_y);
+  transform_axis(axis[0], 1, ny * nx * lanes, along_y, points);
 }
 
 Buffer<std::byte> pack_winograd(int kind, const PackedShape& shape, int64_t outputs,
                                 const std::function<const float*(int64_t o, int64_t i)>& weight,
                                 ThreadPool& pool) {
   const int64_t points = winograd_points(kind);
-  Buffer<std::byte> packed = zeroed<std::byte>(size_t(points * shape.byte_size()));
+  int64_t taps = 1;
+  for (int axis : kWinogradAxis[kind]) taps *= axis == 1 ? 1 : 3;
+  Buffer<std::byte> packed(size_t(points * shape.byte_size()));
+  // Sixteen outputs at a time: they are neighbours in every point's matrix. Grain 4 keeps the two inputs of a
+  // bfloat16 pair with one thread.
   pool.for_each(shape.k, 4, [&](int64_t begin, int64_t end) {
-    double u[216];
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t o = 0; o < outputs; ++o) {
-        const float* filter = weight(o, i);
-        if (!filter) continue;
-        winograd_filter(kind, filter, u);
-        const int64_t index = shape.index(i, o);
+    double filters[27 * kLanes], u[216 * kLanes];
+    for (int64_t o = 0; o < shape.vecs * kLanes; o += kLanes)
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          const float* filter = o + lane < outputs ? weight(o + lane, i) : nullptr;
+          for (int64_t t = 0; t < taps; ++t) filters[t * kLanes + lane] = filter ? double(filter[t]) : 0.0;
+        }
+        winograd_filter(kind, kLanes, filters, u);
         for (int64_t p = 0; p < points; ++p)
-          store_weight(packed.data() + p * shape.byte_size(), shape.bf16, index, u[p]);
+          for (int64_t lane = 0; lane < kLanes; ++lane)
+            store_weight(packed.data() + p * shape.byte_size(), shape.bf16, shape.index(i, o + lane),
+                         u[p * kLanes + lane]);
       }
   });
   return packed;

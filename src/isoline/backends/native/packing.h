@@ -32,9 +32,9 @@ struct PackedShape {
 
 void store_weight(std::byte* to, bool bf16, int64_t index, double value);  // rounds to nearest even
 
-// The transformed filter [kz][ky][kx] -> one value per point of `kind`; a kernel axis of 1 where the tile
-// is 1.
-void winograd_filter(int kind, const float* filter, double* points);
+// `lanes` (at most 16) filters [kz][ky][kx][lane] to one value per point of `kind`, [point][lane]; a kernel
+// axis of 1 where the axis code is 1.
+void winograd_filter(int kind, int64_t lanes, const double* filter, double* points);
 
 // weight(o, i): the filter's taps [kz, ky, kx], or null for a padded input channel. The result holds
 // winograd_points(kind) matrices, one after the other.
