@@ -1,5 +1,6 @@
 // Fuzzes the zip reader, the restricted unpickler, the checkpoint reader and, behind it, the network builder.
-// Input: one byte choosing the reader ('p': a bare pickle; 'k': a pickle, put into an archive; else: a whole archive).
+// Input: one byte choosing the reader ('p': a bare pickle; 'k': a pickle, put into an archive; else: a whole
+// archive).
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

@@ -23,8 +23,8 @@ void check_promises(const ModelSpec& spec) {
   check(!spec.channels.empty() && spec.labels.heads > 0);
   check(spec.labels.has_regions ? spec.labels.regions_class_order.size() == size_t(spec.labels.heads)
                                 : spec.labels.all_labels.size() == size_t(spec.labels.heads));
-  // Written as isoline.json, it is read back as the same. (Names that are not UTF-8 cannot occur: JSON has none.)
-  // Two regions cannot share a name, and one called like a key of the format cannot be told from it.
+  // Written as isoline.json, it is read back as the same. (Names that are not UTF-8 cannot occur: JSON has
+  // none.) Two regions cannot share a name, and one called like a key of the format cannot be told from it.
   const std::string text = to_isoline_json(spec, "model.onnx");
   const auto tree = parse_json(std::as_bytes(std::span(text)));
   check(tree.ok());
