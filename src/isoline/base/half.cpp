@@ -9,13 +9,6 @@ namespace isoline {
 namespace {
 
 #if defined(__x86_64__)
-bool has_f16c() {
-  static const bool yes = [] {  // clang 14's __builtin_cpu_supports does not know "f16c"
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx2");
-  }();
-  return yes;
-}
 __attribute__((target("avx,f16c"))) void to_float_f16c(const half_t* from, float* to, size_t n) {
   size_t i = 0;
   for (; i + 8 <= n; i += 8)
@@ -32,6 +25,18 @@ __attribute__((target("avx,f16c"))) void to_half_f16c(const float* from, half_t*
 #endif
 
 }  // namespace
+
+bool has_f16c() {
+#if defined(__x86_64__)
+  static const bool yes = [] {  // clang 14's __builtin_cpu_supports does not know "f16c"
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx2");
+  }();
+  return yes;
+#else
+  return false;
+#endif
+}
 
 void convert(const half_t* from, float* to, size_t n) {
 #if defined(__x86_64__)

@@ -39,6 +39,9 @@ inline float bfloat16_to_float(uint16_t b) {
   return std::bit_cast<float>(uint32_t(b) << 16);
 }
 
+// Whether this processor converts binary16 in hardware (and has AVX2).
+bool has_f16c();
+
 // Bulk conversions, vectorised where the processor has F16C; `n` values, arrays must not overlap.
 void convert(const half_t* from, float* to, size_t n);
 void convert(const float* from, half_t* to, size_t n);

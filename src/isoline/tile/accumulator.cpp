@@ -67,14 +67,7 @@ ISOLINE_F16C bool divide_row_f16c(half_t* sum, const half_t* weight, int64_t n) 
   }
   return divide_row_scalar(sum + i, weight + i, n - i) && _mm_testz_si128(bad, bad);
 }
-bool has_f16c() {
-  static const bool yes = __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx2");
-  return yes;
-}
 #else
-bool has_f16c() {
-  return false;
-}
 #define add_row_f16c add_row_scalar
 #define add_half_row_f16c add_half_row_scalar
 #define divide_row_f16c divide_row_scalar
