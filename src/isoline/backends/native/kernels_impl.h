@@ -10,8 +10,9 @@ constexpr float kSumAB = kA2 + kB2, kProdAB = kA2 * kB2;
 
 #define ISOLINE_INLINE inline __attribute__((always_inline))
 
+// Into the second-level cache only: the first has too few outstanding misses to spare.
 ISOLINE_INLINE void prefetch(const void* p) {
-  __builtin_prefetch(p, 0, 3);
+  __builtin_prefetch(p, 0, 2);
 }
 
 // One-dimensional input transforms, by axis code (kernels.h), in two halves: half 0 gives the first points,
@@ -149,9 +150,10 @@ void winograd_input(const Source& in, const Grid& grid, int64_t t0, int64_t t1, 
         }
         const E* p = data + (((z0 + z) * sy + y0 + y) * sx + x0) * kLanes;
         if (whole_x) {
-          // The tile after this one: too many rows are walked at once for the hardware to see the pattern.
+          // Two tiles ahead: too many rows are walked at once for the hardware to see the pattern.
 #pragma GCC unroll 8
-          for (int x = 0; x < kStepX; x += int(64 / (kLanes * sizeof(E)))) prefetch(p + (NX + x) * kLanes);
+          for (int x = 0; x < kStepX; x += int(64 / (kLanes * sizeof(E))))
+            prefetch(p + (NX + kStepX + x) * kLanes);
 #pragma GCC unroll 8
           for (int x = 0; x < NX; ++x) d[x] = act(load_e(p + x * kLanes));
         } else {
