@@ -93,8 +93,6 @@ def to_network_grid(ct, labels, spacing, device):
     shape = resampled_shape(ct.shape, spacing, SPACING)
     volume = torch.from_numpy(ct).to(device).float()
     out = resize(volume, shape, 3).clamp_(volume.min().item(), volume.max().item()).round_().to(torch.int16)
-    if labels is None:
-        return out, None
     seg = torch.from_numpy(labels).to(device)
     new = torch.zeros(shape, dtype=torch.uint8, device=device)
     for value in (1, 2, 3):
@@ -312,6 +310,13 @@ def dice_per_region(predicted, truth):
     return out
 
 
+def network_input(ct, spacing, prints, device):
+    """As DefaultPreprocessor does it: normalise, then resample. Training clipped after resampling."""
+    image = normalised(torch.from_numpy(ct).to(device), prints)
+    low, high = image.min().item(), image.max().item()
+    return resize(image, resampled_shape(ct.shape, spacing, SPACING), 3).clamp_(low, high)
+
+
 def evaluate(net, cases, prints, settings, autocast, device):
     gauss = gaussian_window(device)
     results = {}
@@ -320,7 +325,7 @@ def evaluate(net, cases, prints, settings, autocast, device):
     for name, step, mirror in settings:
         rows, t = [], clock()
         for seed, ct, labels, spacing in cases:
-            image = normalised(to_network_grid(ct, None, spacing, device)[0], prints)
+            image = network_input(ct, spacing, prints, device)
             logits, windows = predict_logits(net, image, step, mirror, autocast, gauss)
             predicted = paint(resize(logits, ct.shape, 1))
             rows.append({"seed": seed, "windows": windows,
@@ -375,6 +380,29 @@ def write_folder(out, net, prints, training_cases):
                out / "fold_0" / "checkpoint_final.pth")
 
 
+def measure_folder(folder, tool, scratch, held_out, device, amp, report_path):
+    """Held-out Dice of a results folder on three kinds of scan."""
+    plans = json.loads((folder / "plans.json").read_text())
+    prints = plans["foreground_intensity_properties_per_channel"]["0"]
+    checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=True)
+    net = build_network()
+    net.load_state_dict(checkpoint["network_weights"])
+    net.to(device)
+    report = {}
+    for name, (shape, spacing), count in (("demo", DEMO, held_out), ("thick", ((96, 256, 256), (3.0, 1.4, 1.4)), 8),
+                                          ("large", ((266, 512, 512), (1.0, 0.824, 0.824)), 6)):
+        cases = []
+        for path in dump(tool, scratch, shape, spacing, 1, count):
+            cases.append((int(path.stem), *read_dump(path)))
+            path.unlink()
+        say(name, shape, spacing, "seeds 1 to", count)
+        settings = [("step .5 TTA", 0.5, True), ("step .5", 0.5, False), ("step .75 TTA", 0.75, True),
+                    ("step .75", 0.75, False)]
+        report[name] = evaluate(net, cases, prints, settings, contextlib.nullcontext, device)
+        report[name + " bf16"] = evaluate(net, cases, prints, settings[:2], amp, device)
+    report_path.write_text(json.dumps(report, indent=1) + "\n")
+
+
 # ---------------------------------------------------------------- main
 
 def main():
@@ -388,6 +416,7 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--until-s", type=float, default=500, help="training ends this long after the start")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--evaluate", type=pathlib.Path, help="measure this results folder instead of training")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -399,6 +428,13 @@ def main():
     say("device", torch.cuda.get_device_name() if cuda else "cpu", "torch", torch.__version__, "cpus", os.cpu_count())
     args.scratch.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
+
+    if args.evaluate:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        amp = (lambda: torch.autocast("cuda", torch.bfloat16)) if cuda else contextlib.nullcontext
+        measure_folder(args.evaluate, args.phantom_tool, args.scratch, args.held_out, device, amp,
+                       args.out / "evaluation.json")
+        return
 
     # Phantoms: dumped by all cores, moved to the device as they come.
     cases, jobs, seed = Cases(device), [], FIRST_TRAIN_SEED
