@@ -182,7 +182,8 @@ bool uses(Net& net, Shape3 patch, const std::string& text) {
 }
 
 TEST(Native, FiltersTransformAsWinogradSays) {
-  // The middle row of taps is (0, 1, 0): along each axis a point p must give p / prod (p - q) over the others.
+  // The middle row of taps is (0, 1, 0): along each axis a point p must give p / prod (p - q) over the
+  // others.
   const double middle[3] = {0, 1, 0};
   double u[36];
   double filter[9] = {};
