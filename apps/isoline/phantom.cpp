@@ -14,7 +14,7 @@ Action add_phantom(CLI::App& app) {
     Output output;
     uint64_t seed = 1;
     int count = 1, threads = 0;
-    std::string folder, shape = "96,256,256", spacing = "3.0,1.4,1.4";
+    std::string folder, shape = "96,256,256", spacing = "2.5,1.3,1.3";
   };
   auto o = std::make_shared<Options>();
   app.add_option("--seed", o->seed, "Which patient; the same seed gives the same bytes everywhere")
