@@ -198,7 +198,7 @@ def main():
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--work", type=Path, default=REPOSITORY / "out" / "bench")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "measurements")
-    parser.add_argument("--backend", default="openvino")
+    parser.add_argument("--backend", default="native")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--repeat", type=int, default=3, help="official runs per stage; ours runs three times as often")
     parser.add_argument("--windows", type=int, default=3)

@@ -6,12 +6,6 @@
 #include <new>
 
 namespace isoline::detail {
-namespace {
-// From this size on, a mapping of its own: huge pages where the kernel has them, and memory that goes back
-// to the system the moment it is freed (peak RSS is a promise of this project).
-constexpr size_t kMapFromBytes = size_t{4} << 20;
-}  // namespace
-
 void* allocate_aligned(size_t bytes) {
   if (bytes == 0) return nullptr;
   if (bytes >= kMapFromBytes) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <utility>
 
@@ -12,6 +13,10 @@ namespace detail {
 // Returns memory of at least `bytes`, 64-byte aligned; throws std::bad_alloc.
 void* allocate_aligned(size_t bytes);
 void free_aligned(void* p, size_t bytes) noexcept;
+// From this size on an allocation is a mapping of its own, zero until written: huge pages where the kernel
+// has them, and memory that goes back to the system the moment it is freed (peak RSS is a promise of this
+// project).
+inline constexpr size_t kMapFromBytes = size_t{4} << 20;
 }  // namespace detail
 
 // Move-only; T must be trivially copyable. Contents are indeterminate until written.
@@ -50,18 +55,13 @@ class Buffer {
   size_t size_ = 0;
 };
 
-// A zero-filled buffer; large ones come as fresh pages, so no time is spent clearing them.
-template <class T>
-Buffer<T> zeroed(size_t size);
-
-}  // namespace isoline
-
-#include <cstring>
-namespace isoline {
+// A zero-filled buffer; large ones are fresh pages, which cost neither time nor memory until they are
+// written.
 template <class T>
 Buffer<T> zeroed(size_t size) {
   Buffer<T> b(size);
-  if (size) std::memset(b.data(), 0, b.byte_size());
+  if (size && b.byte_size() < detail::kMapFromBytes) std::memset(b.data(), 0, b.byte_size());
   return b;
 }
+
 }  // namespace isoline

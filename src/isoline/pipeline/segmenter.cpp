@@ -12,6 +12,10 @@
 namespace isoline {
 namespace {
 
+// Bytes a session may keep per parameter: Winograd-transformed float32 weights are up to eight times the
+// originals.
+constexpr double kWeightBytes = 24;
+
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -46,6 +50,20 @@ int64_t peak_activation_values(const NetworkGraph& graph, const Shape3& patch) {
   return peak;
 }
 
+// Frees what a session has copied; sizes and structure stay.
+void drop_weights(NetworkGraph& graph) {
+  for (Op& op : graph.ops)
+    std::visit(
+        [](auto& o) {
+          if constexpr (requires { o.weight; }) std::vector<float>().swap(o.weight);
+          if constexpr (requires { o.gamma; }) {
+            std::vector<float>().swap(o.gamma);
+            std::vector<float>().swap(o.beta);
+          }
+        },
+        op);
+}
+
 // sum += flip(part) over [heads, patch], along the flagged axes.
 void add_mirrored(const float* part, int64_t heads, const Shape3& p, const Vec3<bool>& mirror, float* sum,
                   ThreadPool& pool) {
@@ -74,7 +92,8 @@ struct Segmenter::Impl {
   const Backend& backend;
   SegmenterOptions options;
   ThreadPool pool;
-  std::vector<NetworkGraph> graphs;  // one per fold; weights move into the sessions when those exist
+  std::vector<NetworkGraph> graphs;                // one per fold; without weights once its session exists
+  int64_t parameters = 0, peak_activations = 0;    // of one fold
   std::vector<std::unique_ptr<Session>> sessions;  // one per fold, created at first use
   std::vector<Vec3<bool>> mirrors;
   std::string description;
@@ -91,6 +110,7 @@ struct Segmenter::Impl {
       const SessionOptions so = session_options(patch);
       if (model.spec.architecture) {
         ISOLINE_ASSIGN(sessions[fold], backend.create(graphs[fold], so));
+        drop_weights(graphs[fold]);  // the session has its own
       } else {
         ISOLINE_ASSIGN(sessions[fold], backend.create_from_onnx(
                                            model.spec.onnx_file, model.spec.input_channels(),
@@ -109,9 +129,6 @@ Segmenter::~Segmenter() = default;
 
 const ModelSpec& Segmenter::spec() const {
   return impl_->model.spec;
-}
-const NetworkGraph* Segmenter::graph() const {
-  return impl_->graphs.empty() ? nullptr : &impl_->graphs[0];
 }
 ThreadPool& Segmenter::pool() {
   return impl_->pool;
@@ -145,6 +162,8 @@ Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend,
       ISOLINE_ASSIGN(NetworkGraph graph,
                      build_network(*spec.architecture, spec.input_channels(), spec.labels.heads, w));
       ISOLINE_RETURN_IF_ERROR(backend.supports(graph, impl->session_options(plan_check.patch)));
+      impl->parameters = graph.parameters();
+      impl->peak_activations = peak_activation_values(graph, plan_check.patch);
       impl->graphs.push_back(std::move(graph));
     }
     impl->model.folds.clear();  // the graphs hold float32 copies
@@ -241,8 +260,8 @@ uint64_t Segmenter::estimate_bytes(const Image& image) const {
   if (m.folds() > 1) running += net * heads * 2;
   if (m.options.with_probabilities) running += scan * heads * 4;
   running += double(voxels(plan->patch)) * 4 * (spec.input_channels() + 2 * heads);
-  for (const NetworkGraph& g : m.graphs)
-    running += 4.0 * double(peak_activation_values(g, plan->patch)) + 8.0 * double(g.parameters());
+  if (!m.graphs.empty())
+    running += double(m.folds()) * (4.0 * double(m.peak_activations) + kWeightBytes * double(m.parameters));
   return uint64_t(std::max(running, scan_bytes + between + prepared));
 }
 

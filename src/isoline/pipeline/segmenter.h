@@ -68,7 +68,6 @@ class Segmenter {
                      const std::atomic<bool>* cancel = nullptr);
 
   const ModelSpec& spec() const;
-  const NetworkGraph* graph() const;  // of the first fold; null for ONNX models
   ThreadPool& pool();
   // What executes, after the first run; e.g. "openvino 2026.1 CPU, bf16, 2 threads".
   std::string session_description() const;
