@@ -36,7 +36,7 @@ format format-check: setup
 parity: build .venv-parity/stamp
 	@test -f out/parity/.made || (.venv-parity/bin/python tools/parity/make_goldens.py --set full -o out/parity && touch out/parity/.made)
 	@.venv-parity/bin/python tools/parity/run_parity.py --isoline $(ISOLINE) --backend openvino --backend native \
-	  tests/goldens/parity out/parity
+	  --report docs/measurements/$$(date +%F)-parity.md tests/goldens/parity out/parity
 
 bench: build .venv-parity/stamp
 	@.venv-parity/bin/python bench/bench_engine.py --isoline $(ISOLINE)

@@ -216,6 +216,40 @@ TEST_P(Parity, EndToEndNative) {
 INSTANTIATE_TEST_SUITE_P(Goldens, Parity, ::testing::ValuesIn(golden_names()),
                          [](const auto& info) { return info.param; });
 
+// The same network as plans + checkpoint and as an ONNX bundle gives the same labels.
+TEST(OnnxBundle, GivesTheResultsFoldersLabels) {
+  const BackendRegistry registry = builtin_backends();
+  const auto openvino = registry.find("openvino");
+  if (!openvino.ok()) GTEST_SKIP() << "no OpenVINO in this build";
+  const fs::path goldens = fs::path(ISOLINE_SOURCE_DIR) / "tests/goldens";
+  auto model = load_model((goldens / "onnx_bundle").string(), {});
+  ASSERT_OK(model);
+  SegmenterOptions options;
+  std::ifstream in(goldens / "parity/residual3d_softmax/manifest.json");
+  const auto manifest = nlohmann::json::parse(in);
+  options.step = manifest["step"];
+  if (!manifest["tta"].get<bool>()) options.mirror_axes = std::vector<int>{};
+  auto s = Segmenter::create(std::move(model).value(), **openvino, options);
+  ASSERT_OK(s);
+  const fs::path out = fs::path(::testing::TempDir()) / "isoline_onnx.nii.gz";
+  const std::string image = (goldens / "parity/residual3d_softmax/images/case_0000.nii.gz").string();
+  ASSERT_OK(segment_case(*s, {"case", {image}, out.string(), ""}, {}));
+  const auto got = read_labels(out.string(), s->spec().reader, {}, s->pool());
+  const auto want = read_labels((goldens / "parity/residual3d_softmax/labels.nii.gz").string(),
+                                s->spec().reader, {}, s->pool());
+  fs::remove(out);
+  ASSERT_OK(got);
+  ASSERT_OK(want);
+  int64_t different = 0;
+  for (size_t i = 0; i < want->data.size(); ++i) different += got->data[i] != want->data[i];
+  EXPECT_LE(different, 1);
+
+  // Other backends refuse the file by name.
+  auto again = load_model((goldens / "onnx_bundle").string(), {});
+  auto refused = Segmenter::create(std::move(again).value(), **registry.find("reference"), options);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+}
+
 TEST(ParityGoldens, AreThere) {
   EXPECT_GE(golden_names().size(), 12u);
 }

@@ -13,6 +13,7 @@ GOLDENS is a folder of combinations made by make_goldens.py. Stages and their bo
 A hash check of the golden files comes first, so that an edited golden is not mistaken for a result.
 """
 import argparse
+import datetime
 import hashlib
 import json
 import subprocess
@@ -214,6 +215,28 @@ def judge_pooled(pooled):
     return good
 
 
+class Tee:
+    """Prints, and keeps what it printed for the file in docs/measurements."""
+
+    def __init__(self, path):
+        self.path, self.text, self.terminal = path, "", sys.stdout
+
+    def write(self, text):
+        self.text += text
+        return self.terminal.write(text)
+
+    def flush(self):
+        self.terminal.flush()
+
+    def save(self, versions):
+        git = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        cpu = next((l.split(":", 1)[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if l.startswith("model name")), "unknown")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(
+            f"# Parity with official nnU-Net, {datetime.date.today()}\n\nDevice: {cpu}. Commit: `{git.stdout.strip()}`. Command: `make parity`.\n"
+            "Reference: " + ", ".join(f"{k} {v}" for k, v in versions.items()) + f"\n\n```\n{self.text.strip()}\n```\n")
+
+
 def self_test():
     """The comparisons notice the smallest difference they are meant to notice."""
     a = np.arange(12, dtype=np.float16).reshape(3, 4)
@@ -249,6 +272,7 @@ def main():
     parser.add_argument("--backend", action="append", default=[])
     parser.add_argument("--stages", default="", help="comma list out of prep, accum, export, probs and the backends")
     parser.add_argument("--only", default="")
+    parser.add_argument("--report", type=Path, help="also write the table to this Markdown file")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--self-test", action="store_true")
     args = parser.parse_args()
@@ -259,6 +283,8 @@ def main():
         parser.error("GOLDENS and --isoline are needed")
     args.isoline = args.isoline.resolve()
     args.backend = args.backend or ["openvino"]
+    if args.report:
+        sys.stdout = Tee(args.report)
     report, good, pooled = {}, True, {b: [0, 0] for b in args.backend}
     for goldens in args.goldens:
         print(f"== {goldens}")
@@ -268,6 +294,9 @@ def main():
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"passed": bool(good), "sets": report}, indent=1) + "\n")
     print("parity: PASSED" if good else "parity: FAILED")
+    if args.report:
+        sys.stdout.save(json.loads(next(args.goldens[0].glob("*/manifest.json")).read_text())["versions"])
+        sys.stdout = sys.stdout.terminal
     return 0 if good else 1
 
 

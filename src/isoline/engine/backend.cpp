@@ -14,10 +14,17 @@ const char* to_string(Precision p) {
   return "unknown";
 }
 
-Result<std::unique_ptr<Session>> Backend::create_from_onnx(const std::string& file, int, int, int,
-                                                           const SessionOptions&) const {
-  return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not run ONNX files", file,
+Status Backend::supports_onnx(const SessionOptions&) const {
+  return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not run ONNX files", "--backend",
                "Use --backend openvino."};
+}
+
+Result<std::unique_ptr<Session>> Backend::create_from_onnx(const std::string& file, int, int, int,
+                                                           const SessionOptions& options) const {
+  const Status status = supports_onnx(options);
+  if (!status.ok()) return status.error().in(file);
+  return Error{ErrorCode::kInternal, "backend '" + name() + "' says it runs ONNX files but does not", file,
+               ""};
 }
 
 void BackendRegistry::add(std::unique_ptr<Backend> backend) {

@@ -45,6 +45,8 @@ class Backend {
   // The graph may be destroyed after the call.
   virtual Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
                                                   const SessionOptions& options) const = 0;
+  // Whether create_from_onnx() can work at all with these options; refused unless overridden.
+  virtual Status supports_onnx(const SessionOptions& options) const;
   // An ONNX file with one input [n, c, (z,) y, x] and one output; refused unless overridden.
   virtual Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
                                                             int output_channels, int spatial_dims,

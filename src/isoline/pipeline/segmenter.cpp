@@ -167,6 +167,8 @@ Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend,
       impl->graphs.push_back(std::move(graph));
     }
     impl->model.folds.clear();  // the graphs hold float32 copies
+  } else {
+    ISOLINE_RETURN_IF_ERROR(backend.supports_onnx(impl->session_options(plan_check.patch)));
   }
   return Segmenter(std::move(impl));
 }

@@ -185,6 +185,8 @@ class OpenVinoBackend : public Backend {
     }
   }
 
+  Status supports_onnx(const SessionOptions& options) const override { return supports_precision(options); }
+
   Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
                                                     int output_channels, int spatial_dims,
                                                     const SessionOptions& options) const override {
