@@ -1,4 +1,6 @@
 // Single stages with arrays in and out, for tools/parity and bench. Not meant for users.
+#include <unistd.h>
+
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -144,7 +146,11 @@ Status bench_stages(const Options& o) {
   ISOLINE_ASSIGN(OpenedModel model, open_model(o.run, o.output));
   Segmenter& s = *model.segmenter;
   Json read = Json::array(), pre = Json::array(), exp = Json::array(), write = Json::array();
-  const std::string scratch = o.output_path.empty() ? "bench_labels.nii.gz" : o.output_path;
+  namespace fs = std::filesystem;
+  const std::string scratch =
+      o.output_path.empty()
+          ? (fs::temp_directory_path() / ("isoline_bench_" + std::to_string(::getpid()) + ".nii.gz")).string()
+          : o.output_path;
   for (int i = 0; i < o.repeat; ++i) {
     auto start = Clock::now();
     ISOLINE_ASSIGN(Scan scan, read_scan(o, s));
@@ -162,6 +168,8 @@ Status bench_stages(const Options& o) {
     start = Clock::now();
     ISOLINE_RETURN_IF_ERROR(write_labels(scratch, out.labels, scan.source, s.pool()));
     write.push_back(seconds_since(start));
+    std::error_code ec;
+    if (o.output_path.empty()) fs::remove(scratch, ec);
   }
   print({{"read_s", read},
          {"preprocess_s", pre},
