@@ -25,27 +25,26 @@ Colour lighter(Colour c) {
   return c;
 }
 
-// The centre of the rarest label, so that small lesions are in the picture.
+// Per axis, the slice with most voxels of the rarest label, so that small lesions are in the picture.
 Index3 focus(const LabelMap& labels) {
-  struct Sum {
-    int64_t n = 0;
-    Vec3<double> at{0, 0, 0};
-  };
-  std::map<uint16_t, Sum> sums;
   const Shape3 s = labels.shape;
+  std::map<uint16_t, int64_t> counts;
+  for (uint16_t l : labels.data)
+    if (l) ++counts[l];
+  if (counts.empty()) return {s[0] / 2, s[1] / 2, s[2] / 2};
+  const uint16_t rarest = std::min_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
+                            return a.second < b.second;
+                          })->first;
+  Vec3<std::vector<int64_t>> per_slice;
+  for (size_t a = 0; a < 3; ++a) per_slice[a].assign(size_t(s[a]), 0);
   for (int64_t z = 0; z < s[0]; ++z)
     for (int64_t y = 0; y < s[1]; ++y)
       for (int64_t x = 0; x < s[2]; ++x)
-        if (const uint16_t l = labels.at(z, y, x)) {
-          Sum& sum = sums[l];
-          ++sum.n;
-          sum.at[0] += double(z), sum.at[1] += double(y), sum.at[2] += double(x);
-        }
-  if (sums.empty()) return {s[0] / 2, s[1] / 2, s[2] / 2};
-  const auto rarest = std::min_element(sums.begin(), sums.end(),
-                                       [](const auto& a, const auto& b) { return a.second.n < b.second.n; });
+        if (labels.at(z, y, x) == rarest)
+          ++per_slice[0][size_t(z)], ++per_slice[1][size_t(y)], ++per_slice[2][size_t(x)];
   Index3 out{};
-  for (size_t a = 0; a < 3; ++a) out[a] = int64_t(rarest->second.at[a] / double(rarest->second.n));
+  for (size_t a = 0; a < 3; ++a)
+    out[a] = std::max_element(per_slice[a].begin(), per_slice[a].end()) - per_slice[a].begin();
   return out;
 }
 

@@ -20,9 +20,9 @@ struct OverlayOptions {
   int panel_pixels = 360;  // height of each panel; voxels are scaled to equal millimetres
 };
 
-// Axial, coronal and sagittal planes side by side through the centre of the rarest foreground label (of the
-// volume's middle if there is none). Outlines of `labels` are solid, those of `reference`, if given, are
-// dotted and lighter. The image must have one channel and the labels its shape.
+// Axial, coronal and sagittal planes side by side through the slices that show most of the rarest foreground
+// label (of the volume's middle if there is none). Outlines of `labels` are solid, those of `reference`, if
+// given, are dotted and lighter. The image must have one channel and the labels its shape.
 Result<RgbImage> render_overlay(const Image& image, const LabelMap& labels, const LabelMap* reference,
                                 const OverlayOptions& options = {});
 
