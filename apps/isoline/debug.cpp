@@ -34,16 +34,19 @@ Result<Scan> read_scan(const Options& o, Segmenter& segmenter) {
   return read_case(o.images, segmenter.spec().reader, {}, segmenter.pool());
 }
 
+// The scan through preprocessing, with the previous stage's labels where given.
+Result<Prepared> prepare(const Options& o, Segmenter& segmenter, const Scan& scan) {
+  LabelMap previous;
+  if (!o.previous_stage.empty()) {
+    ISOLINE_ASSIGN(previous, read_labels(o.previous_stage, segmenter.spec().reader, {}, segmenter.pool()));
+  }
+  return segmenter.preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous);
+}
+
 Status preprocess_stage(const Options& o) {
   ISOLINE_ASSIGN(OpenedModel model, open_model(o.run, o.output));
   ISOLINE_ASSIGN(const Scan scan, read_scan(o, *model.segmenter));
-  LabelMap previous;
-  if (!o.previous_stage.empty()) {
-    ISOLINE_ASSIGN(
-        previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
-  }
-  ISOLINE_ASSIGN(const Prepared p,
-                 model.segmenter->preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous));
+  ISOLINE_ASSIGN(const Prepared p, prepare(o, *model.segmenter, scan));
   return write_npy<float>(o.output_path, p.data.span(), {p.channels, p.shape[0], p.shape[1], p.shape[2]});
 }
 
@@ -89,13 +92,7 @@ Status accumulate_stage(const Options& o) {
 Status logits_stage(const Options& o) {
   ISOLINE_ASSIGN(OpenedModel model, open_model(o.run, o.output));
   ISOLINE_ASSIGN(const Scan scan, read_scan(o, *model.segmenter));
-  LabelMap previous;
-  if (!o.previous_stage.empty()) {
-    ISOLINE_ASSIGN(
-        previous, read_labels(o.previous_stage, model.segmenter->spec().reader, {}, model.segmenter->pool()));
-  }
-  ISOLINE_ASSIGN(const Prepared p,
-                 model.segmenter->preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous));
+  ISOLINE_ASSIGN(const Prepared p, prepare(o, *model.segmenter, scan));
   Collector collector;
   ISOLINE_RETURN_IF_ERROR(model.segmenter->run_network(p, std::ref(collector), {}, &interrupted()));
   return write_npy_half(o.output_path, collector.all.span(),
@@ -128,11 +125,7 @@ Status export_stage(const Options& o) {
   ISOLINE_ASSIGN(OpenedModel model, open_model(o.run, o.output));
   Segmenter& s = *model.segmenter;
   ISOLINE_ASSIGN(const Scan scan, read_scan(o, s));
-  LabelMap previous;
-  if (!o.previous_stage.empty()) {
-    ISOLINE_ASSIGN(previous, read_labels(o.previous_stage, s.spec().reader, {}, s.pool()));
-  }
-  ISOLINE_ASSIGN(const Prepared p, s.preprocess(scan.image, o.previous_stage.empty() ? nullptr : &previous));
+  ISOLINE_ASSIGN(const Prepared p, prepare(o, s, scan));
   ISOLINE_ASSIGN(const Buffer<half_t> logits, load_logits(o.logits, s.spec().labels.heads, p.shape));
   ISOLINE_ASSIGN(LabelExporter::Output out, export_logits(s, p, logits, !o.probabilities.empty()));
   if (!o.probabilities.empty())

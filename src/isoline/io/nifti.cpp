@@ -646,27 +646,4 @@ Status write_image(const std::string& path, const Image& image, const NiftiSourc
   });
 }
 
-Result<ReaderKind> reader_kind_from_name(const std::string& name) {
-  for (ReaderKind kind : {ReaderKind::kSimpleItk, ReaderKind::kSimpleItkReorient, ReaderKind::kNibabel,
-                          ReaderKind::kNibabelReorient})
-    if (name == reader_kind_name(kind)) return kind;
-  return Error{ErrorCode::kUnsupported, "image reader \"" + name + "\" is not supported",
-               "image_reader_writer",
-               "Supported: SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient"};
-}
-
-const char* reader_kind_name(ReaderKind kind) {
-  switch (kind) {
-    case ReaderKind::kSimpleItk:
-      return "SimpleITKIO";
-    case ReaderKind::kSimpleItkReorient:
-      return "SimpleITKIOWithReorient";
-    case ReaderKind::kNibabel:
-      return "NibabelIO";
-    case ReaderKind::kNibabelReorient:
-      return "NibabelIOWithReorient";
-  }
-  return "SimpleITKIO";
-}
-
 }  // namespace isoline

@@ -93,9 +93,4 @@ NiftiSource source_from(const Geometry& geometry, const Shape3& shape);
 // Writes a single-channel image as int16 or float32, whichever it holds.
 Status write_image(const std::string& path, const Image& image, const NiftiSource& source, ThreadPool& pool);
 
-// "SimpleITKIO" and so on, as plans and dataset.json name them; kUnsupported by name for the reference's
-// other readers (natural images, TIFF).
-Result<ReaderKind> reader_kind_from_name(const std::string& name);
-const char* reader_kind_name(ReaderKind kind);
-
 }  // namespace isoline

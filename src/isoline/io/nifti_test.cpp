@@ -108,8 +108,8 @@ TEST(Nifti, ReadsWhatTheReferenceReads) {
     std::istringstream in(line);
     std::string verb, file, reader;
     in >> verb >> file >> reader;
-    const auto kind = reader_kind_from_name(reader);
-    ASSERT_TRUE(kind.ok());
+    const auto kind = find_reader_kind(reader);
+    ASSERT_TRUE(kind.has_value());
     const auto scan = read_nifti(kGoldens + file, *kind, {}, pool());
     if (verb == "refuse") {
       // ITK cannot read NIfTI-2; Isoline can, and the nibabel lines of the same file say with what result.
@@ -167,7 +167,7 @@ TEST(Nifti, WritesTheReferencesHeaderAndVoxels) {
     if (verb != "write") continue;
     SCOPED_TRACE(line);
     ++writes;
-    const auto kind = reader_kind_from_name(reader);
+    const auto kind = find_reader_kind(reader);
     const auto scan = read_nifti(kGoldens + file, *kind, {}, pool());
     ASSERT_TRUE(scan.ok()) << scan.error().to_string();
     ASSERT_TRUE(write_labels(folder / "out.nii", labels_of(*scan), scan->source, pool()).ok());

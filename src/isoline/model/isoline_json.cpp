@@ -200,7 +200,7 @@ std::string to_isoline_json(const ModelSpec& spec, const std::string& onnx_file)
   out["name"] = spec.dataset_name;
   out["onnx"] = onnx_file;
   out["file_ending"] = spec.file_ending;
-  out["reader"] = reader_name(spec.reader);
+  out["reader"] = reader_kind_name(spec.reader);
   out["transpose_forward"] = spec.transpose_forward;
   out["transpose_backward"] = spec.transpose_backward;
   out["spacing_mm"] = spec.spacing_mm;

@@ -12,17 +12,6 @@ namespace {
 
 constexpr int kMaxPatch = 4096;
 
-struct ReaderName {
-  const char* name;
-  ReaderKind kind;
-};
-constexpr ReaderName kReaders[] = {
-    {"SimpleITKIO", ReaderKind::kSimpleItk},
-    {"SimpleITKIOWithReorient", ReaderKind::kSimpleItkReorient},
-    {"NibabelIO", ReaderKind::kNibabel},
-    {"NibabelIOWithReorient", ReaderKind::kNibabelReorient},
-};
-
 // One configuration with everything it inherits; its own fields win over its ancestors'.
 class Configuration {
  public:
@@ -230,18 +219,11 @@ Result<ResampleSpec> parse_resampling(const Configuration& config, const std::st
 
 Result<ReaderKind> parse_reader(const JsonField& field) {
   ISOLINE_ASSIGN(const std::string name, field.as_string());
-  for (const ReaderName& r : kReaders)
-    if (name == r.name) return r.kind;
+  if (const auto kind = find_reader_kind(name)) return *kind;
   return field.unsupported(
       "is '" + printable(name) +
           "'; supported: SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient",
       "Isoline reads NIfTI files only");
-}
-
-const char* reader_name(ReaderKind kind) {
-  for (const ReaderName& r : kReaders)
-    if (kind == r.kind) return r.name;
-  return "?";
 }
 
 Status check_spec(const ModelSpec& spec, const std::string& where) {

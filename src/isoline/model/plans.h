@@ -22,7 +22,6 @@ Result<ModelSpec> parse_plans(const JsonField& plans, const JsonField& dataset,
 // What plans.json and isoline.json have in common.
 // A reader by the reference's class name, e.g. "SimpleITKIO".
 Result<ReaderKind> parse_reader(const JsonField& field);
-const char* reader_name(ReaderKind kind);
 // Checks what does not depend on the file format: axis permutations, spacing, patch, mirror axes, channel
 // count. `where` names the file.
 Status check_spec(const ModelSpec& spec, const std::string& where);
