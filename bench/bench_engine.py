@@ -157,6 +157,30 @@ def bench_network(run, args, model):
     return out
 
 
+def bench_whole(args, model, image, name):
+    """The whole program, file to file, alone in its process: wall time and peak resident memory per precision."""
+    rows = []
+    for precision in ("fp32", "bf16"):
+        target = args.work / "whole"
+        wall, rss = peak_rss_of([args.isoline, "segment", "-m", model, "-i", image, "-o", target / "labels.nii.gz", "--backend", args.backend, "--precision", precision,
+                                 "--step", 1.0, "--tta", "none", "--threads", args.threads, "--quiet"], args.threads)
+        rows.append({"scan": name, "precision": precision, "wall_s": wall, "peak_rss_bytes": rss})
+    return rows
+
+
+def whole_markdown(r):
+    yes = lambda ok: "met" if ok else "**not met**"
+    lines = ["## Memory", "",
+             "Boundary: isoline, the whole program file to file (step 1, no mirroring, 75 windows for the first scan); official, one process that reads, preprocesses, "
+             "exports and writes without the network.", "", "| scan | precision | peak RSS | wall |", "|---|---|---|---|"]
+    for w in r["whole"]:
+        lines.append(f"| {w['scan']} | isoline, {r['backend']} {w['precision']} | {w['peak_rss_bytes'] / 1e9:.2f} GB (target ≤ {TARGETS['peak_rss_gb']} GB: "
+                     f"{yes(w['peak_rss_bytes'] <= TARGETS['peak_rss_gb'] * 1e9)}) | {w['wall_s']:.0f} s |")
+    if r.get("official_peak_rss_bytes"):
+        lines.append(f"| {r['whole'][0]['scan']} | official, without the network | {r['official_peak_rss_bytes'] / 1e9:.2f} GB | – |")
+    return lines
+
+
 def markdown(r):
     yes = lambda ok: "met" if ok else "**not met**"
     d, lines = r["device"], []
@@ -183,12 +207,7 @@ def markdown(r):
         x = r["network"]["isoline"][precision]
         lines.append(f"| isoline, {r['backend']} {precision} | " + (f"not run: {x['error']} | – |" if "error" in x else f"{fmt(x)} | {x['ratio']:.1f}× (target ≥ {target:.0f}×: {yes(x['ratio'] >= target)}) |"))
     if r.get("whole"):
-        w = r["whole"]
-        lines += ["", "## Memory", "",
-                  "Boundary: isoline, the whole program file to file (step 1, no mirroring); official, one process that reads, preprocesses, exports and writes without the network.", "",
-                  "| scan | official | isoline |", "|---|---|---|",
-                  f"| {w['scan']} | {w['official_peak_rss_bytes'] / 1e9:.2f} GB | {w['peak_rss_bytes'] / 1e9:.2f} GB, {w['wall_s']:.0f} s wall, {w['precision']} "
-                  f"(target ≤ {TARGETS['peak_rss_gb']} GB: {yes(w['peak_rss_bytes'] <= TARGETS['peak_rss_gb'] * 1e9)}) |"]
+        lines += ["", *whole_markdown(r)]
     return "\n".join(lines) + "\n"
 
 
@@ -203,6 +222,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3, help="official runs per stage; ours runs three times as often")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a small scan, one repeat: checks the bench, not the engine")
+    parser.add_argument("--whole-only", action="store_true", help="only the whole program's memory; writes a file of its own")
     parser.add_argument("--skip-whole", action="store_true", help="leave out the whole-program run behind the memory figure")
     args = parser.parse_args()
     args.isoline, args.work = args.isoline.resolve(), args.work.resolve()
@@ -219,6 +239,17 @@ def main():
     model = args.work / "model"
     if not (model / "fold_0" / "checkpoint_final.pth").exists():
         run([args.python, HERE / "official_model.py", model], want_json=False)
+    if args.whole_only:
+        data = args.work / SCANS[0]["name"]
+        run([args.isoline, "phantom", "--seed", SCANS[0]["seed"], "--shape", ",".join(map(str, SCANS[0]["shape"])), "--spacing",
+             ",".join(map(str, SCANS[0]["spacing"])), "-o", data], want_json=False)
+        report["whole"] = bench_whole(args, model, find_scan(data), SCANS[0]["name"])
+        d = report["device"]
+        lines = [f"# Peak memory on a CPU, {report['date']}", "", f"Device: {d['cpu']}, {d['cores']} cores; load before the run {d['load_before']:.2f}. Commit: "
+                 f"`{report['commit']['commit'][:12]}`. Threads: {args.threads}. Command: `{report['command']}`", "", *whole_markdown(report)]
+        (args.output / f"{report['date']}-peak-rss-cpu.md").write_text("\n".join(lines) + "\n")
+        print("\n".join(lines))
+        return
     report["scans"], images = [], []
     for scan in QUICK if args.quick else SCANS:
         row, image = bench_stages(run, args, scan, model, args.work)
@@ -226,12 +257,8 @@ def main():
         images.append(image)
     report["network"] = bench_network(run, args, model)
     if not args.skip_whole:
-        precision = "fp32" if "error" in report["network"]["isoline"]["bf16"] else "bf16"
-        target = args.work / "whole"
-        wall, rss = peak_rss_of([args.isoline, "segment", "-m", model, "-i", images[0], "-o", target / "labels.nii.gz", "--backend", args.backend, "--precision", precision,
-                                 "--step", 1.0, "--tta", "none", "--threads", args.threads, "--quiet"], args.threads)
-        report["whole"] = {"scan": report["scans"][0]["scan"]["name"], "precision": precision, "wall_s": wall, "peak_rss_bytes": rss,
-                           "official_peak_rss_bytes": report["scans"][0]["official"]["stages_peak_rss_bytes"]}
+        report["whole"] = bench_whole(args, model, images[0], report["scans"][0]["scan"]["name"])
+        report["official_peak_rss_bytes"] = report["scans"][0]["official"]["stages_peak_rss_bytes"]
     report["commands"] = [c.replace(str(REPOSITORY) + "/", "").replace(str(args.python), "python3") for c in run.commands]
     report["targets"] = TARGETS
     for row in report["scans"]:

@@ -11,7 +11,7 @@ report() {
     echo "# Fuzzing, $(date +%F)"
     echo
     echo "libFuzzer, clang $(clang --version | sed -n 's/.*version \([0-9.]*\).*/\1/p' | head -1), AddressSanitizer and UBSan."
-    echo "Commit \`$(git rev-parse --short=12 HEAD)\`. Command: \`make fuzz\`. Started from tests/fuzz/corpus: seeds and what earlier runs kept."
+    echo "Commit \`$(cat out/fuzz/commit)\`. Command: \`make fuzz\`. Started from tests/fuzz/corpus: seeds and what earlier runs kept."
     echo
     echo "| target | runs | seconds | new units | peak RSS MB | findings |"
     echo "|---|---|---|---|---|---|"
@@ -38,6 +38,7 @@ done
 cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null
 cmake --build --preset fuzz --target nifti_fuzz plans_fuzz checkpoint_fuzz
 mkdir -p out/fuzz/findings
+git rev-parse --short=12 HEAD >out/fuzz/commit
 tar -C out/fuzz -xJf tests/fuzz/corpus/kept.tar.xz  # what earlier runs found, merged to what adds coverage
 for t in $targets; do
   mkdir -p "out/fuzz/$t"
