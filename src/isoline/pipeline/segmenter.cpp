@@ -152,11 +152,8 @@ Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend,
       return Error{ErrorCode::kInvalidArgument, "mirror axis " + std::to_string(axes[i]) + " is not possible",
                    "--tta", "Axes count from 0 to " + std::to_string(dims - 1) + ", each once."};
   impl->mirrors = mirror_sets(axes, dims);
-  const TilePlan plan_check = [&] {  // validates step before anything is read
-    auto p = plan_tiles({1, 1, 1}, spec.patch_size, options.step);
-    return p.ok() ? *p : TilePlan{};
-  }();
-  if (plan_check.tiles() == 0) return plan_tiles({1, 1, 1}, spec.patch_size, options.step).error();
+  // Validates step and patch before anything is read.
+  ISOLINE_ASSIGN(const TilePlan plan_check, plan_tiles({1, 1, 1}, spec.patch_size, options.step));
   if (spec.architecture) {
     for (const Weights& w : impl->model.folds) {
       ISOLINE_ASSIGN(NetworkGraph graph,
