@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="g++ cmake ninja-build ccache clang-format python3 python3-venv pkg-config
-  libgtest-dev nlohmann-json3-dev libcli11-dev libdeflate-dev zlib1g-dev libpng-dev"
+  libgtest-dev nlohmann-json3-dev libcli11-dev libdeflate-dev zlib1g-dev libpng-dev
+  libtomlplusplus-dev libssl-dev libboost-dev"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"
