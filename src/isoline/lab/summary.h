@@ -10,6 +10,8 @@
 
 #include "isoline/base/result.h"
 #include "isoline/measure/reading.h"
+#include "isoline/stats/describe.h"
+#include "isoline/stats/noninferiority.h"
 
 namespace isoline::lab {
 
@@ -21,16 +23,6 @@ struct Estimate {
   std::optional<double> low, high;  // 95 %, bootstrap over cases; unset: fewer than 2 cases
   int n = 0;
 };
-
-// Distribution of a per-case or per-window figure; the unit is the field's.
-struct Spread {
-  int64_t n = 0;
-  double mean = 0, min = 0, q1 = 0, median = 0, q3 = 0, max = 0;
-  std::optional<double> p90, p95, p99;  // unset where n does not carry them (n < 10, 20, 100)
-};
-
-enum class Verdict { kPreserved, kNotPreserved, kInconclusive };
-const char* to_string(Verdict v);  // "preserved" | "not preserved" | "inconclusive"
 
 // One registered endpoint of one setting, judged against the baseline on the same cases.
 // d_i = metric(setting, case i) - metric(baseline, case i). preserved: lower_bound > -delta; not preserved:
@@ -50,12 +42,12 @@ struct EndpointResult {
 
 struct RegionQuality {
   std::string region;
-  Estimate dice;                            // both empty: 1 (KiTS)
-  std::optional<double> dice_nnunet;        // nanmean (nnU-Net)
-  Estimate surface_dice;                    // at tolerance_mm; n = 0: not computed
-  std::optional<double> tolerance_mm;       // of surface_dice
-  std::optional<double> hd95_median_mm;     // over cases where it is finite
-  int hd95_infinite = 0;                    // cases where one side is empty
+  Estimate dice;                         // both empty: 1 (KiTS)
+  std::optional<double> dice_nnunet;     // nanmean (nnU-Net)
+  Estimate surface_dice;                 // at tolerance_mm; n = 0: not computed
+  std::optional<double> tolerance_mm;    // of surface_dice
+  std::optional<double> hd95_median_mm;  // over cases where it is finite
+  int hd95_infinite = 0;                 // cases where one side is empty
 };
 
 // Lesions of the lesion region, against the reference and against what the baseline found.
@@ -83,18 +75,19 @@ struct SettingSummary {
   std::string description;                    // what changes against the setting before it (or the baseline)
   std::map<std::string, std::string> values;  // precision, backend, step, tta, threads, ...
   std::string runtime;                        // what executed, as the session describes itself
+  std::string not_run;                        // why this setting was listed but not run; empty: it was run
   int cases = 0;
   std::vector<std::string> failures;  // "case: error", none is left out
   std::vector<std::string> notes;     // discarded repetitions, throttling, thermal, ...
 
-  Spread wall_s;                            // per case, boundary as RunSummary::boundary says
-  Estimate s_per_case;                      // mean with interval
-  std::optional<Estimate> speedup;          // geometric mean over cases of baseline / setting; unset: baseline
-  std::map<std::string, double> stages_s;   // mean per case
-  Spread window_ms;                         // per forward pass; n = 0: not measured
-  Reading energy_gross_j, energy_net_j;     // mean per case, accelerator counter
-  Reading energy_integrated_j;              // the second, independent reading
-  Reading energy_disagreement;              // (counter - integrated) / counter
+  Spread wall_s;                           // per case, boundary as RunSummary::boundary says
+  Estimate s_per_case;                     // mean with interval
+  std::optional<Estimate> speedup;         // geometric mean over cases of baseline / setting; unset: baseline
+  std::map<std::string, double> stages_s;  // mean per case
+  Spread window_ms;                        // per forward pass; n = 0: not measured
+  Reading energy_gross_j, energy_net_j;    // mean per case, accelerator counter
+  Reading energy_integrated_j;             // the second, independent reading
+  Reading energy_disagreement;             // (counter - integrated) / counter
   Reading average_power_w, peak_power_w;
   std::optional<Estimate> energy_reduction;  // baseline / setting, geometric mean over cases, gross
   Reading cpu_energy_j;                      // RAPL packages, mean per case

@@ -9,7 +9,7 @@ namespace isoline {
 
 struct Reading {
   std::optional<double> value;
-  std::string reason;  // why there is no value; empty if there is one
+  std::string reason = "not measured";  // why there is no value; empty if there is one
 
   static Reading of(double v) { return {v, ""}; }
   static Reading unavailable(std::string why) { return {std::nullopt, std::move(why)}; }
