@@ -40,6 +40,15 @@ Error invalid(const std::string& what) {
 
 }  // namespace
 
+Status check_region(const LabelSet& region) {
+  if (region.labels.empty()) return invalid("region \"" + region.name + "\" has no labels");
+  for (int label : region.labels)
+    if (label < 0 || label > 65535)
+      return invalid("region \"" + region.name + "\" has label " + std::to_string(label) +
+                     ", not in 0..65535");
+  return {};
+}
+
 double OverlapCounts::dice(BothEmpty both_empty) const {
   const uint64_t both = reference_voxels() + predicted_voxels();
   if (both == 0) return both_empty == BothEmpty::kOne ? 1.0 : std::numeric_limits<double>::quiet_NaN();
@@ -65,13 +74,8 @@ Result<std::vector<OverlapCounts>> count_overlaps(const LabelMap& reference, con
     if (class_of[size_t(label)] == 0) class_of[size_t(label)] = classes++;
   };
   for (const LabelSet& region : regions) {
-    if (region.labels.empty()) return invalid("region \"" + region.name + "\" has no labels");
-    for (int label : region.labels) {
-      if (label < 0 || label > 65535)
-        return invalid("region \"" + region.name + "\" has label " + std::to_string(label) +
-                       ", not in 0..65535");
-      add(label);
-    }
+    ISOLINE_RETURN_IF_ERROR(check_region(region));
+    for (int label : region.labels) add(label);
   }
   if (ignore_label && *ignore_label >= 0 && *ignore_label <= 65535) add(*ignore_label);
   if (classes > 4096) return invalid("more than 4095 different labels are asked for");

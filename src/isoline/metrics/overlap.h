@@ -20,6 +20,9 @@ struct LabelSet {
   std::vector<int> labels;  // 0..65535, at least one
 };
 
+// kInvalidArgument, naming the region: no label, or one outside 0..65535.
+Status check_region(const LabelSet& region);
+
 // What the two conventions differ in is the region that is empty in both maps.
 enum class BothEmpty {
   kNan,  // nnU-Net: undefined, left out of means (nanmean)

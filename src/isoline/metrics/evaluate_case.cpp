@@ -1,0 +1,119 @@
+#include "isoline/metrics/evaluate_case.h"
+
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+namespace isoline {
+namespace {
+
+std::string short_number(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.5g", v);
+  return text;
+}
+
+std::vector<SurfaceRegion> surface_regions(const EvaluationOptions& options) {
+  std::vector<SurfaceRegion> out;
+  for (size_t r = 0; r < options.regions.size(); ++r) {
+    out.push_back({options.regions[r], {}});
+    if (const auto tolerance = options.tolerance_mm(r)) out.back().tolerances_mm.push_back(*tolerance);
+  }
+  return out;
+}
+
+}  // namespace
+
+Status EvaluationOptions::validate() const {
+  if (regions.empty()) return Error{ErrorCode::kInvalidArgument, "no region to evaluate", "", ""};
+  for (const LabelSet& r : regions) ISOLINE_RETURN_IF_ERROR(check_region(r));
+  if (tolerances_mm.size() > 1 && tolerances_mm.size() != regions.size())
+    return Error{ErrorCode::kInvalidArgument,
+                 std::to_string(tolerances_mm.size()) + " tolerances for " + std::to_string(regions.size()) +
+                     " regions",
+                 "", "Give one for all regions or one each, in their order."};
+  if (!tolerances_mm.empty() && !surface)
+    return Error{ErrorCode::kInvalidArgument, "a tolerance without surface distances", "", ""};
+  for (double t : tolerances_mm)
+    if (!(t >= 0) || !std::isfinite(t))
+      return Error{ErrorCode::kInvalidArgument, "a tolerance must be 0 mm or more", "", ""};
+  for (const LesionCriterion& l : lesions) ISOLINE_RETURN_IF_ERROR(l.validate());
+  return {};
+}
+
+std::optional<double> EvaluationOptions::tolerance_mm(size_t r) const {
+  if (tolerances_mm.empty()) return std::nullopt;
+  return tolerances_mm.size() == 1 ? tolerances_mm[0] : tolerances_mm[r];
+}
+
+std::vector<std::pair<std::string, std::string>> EvaluationOptions::definitions() const {
+  std::vector<std::pair<std::string, std::string>> out{
+      {"dice",
+       "2|P n R| / (|P| + |R|) over voxels, per region and case. One map empty: 0. Both empty: undefined and "
+       "left "
+       "out of means (nnU-Net), or 1 (KiTS)."},
+      {"volume",
+       "Voxels of the region times the size of a voxel, in mm3; difference = prediction - reference."}};
+  if (surface) {
+    if (!tolerances_mm.empty()) {
+      std::string limits;
+      for (size_t r = 0; r < regions.size(); ++r)
+        limits += (r ? ", " : "") + regions[r].name + " " + short_number(*tolerance_mm(r));
+      out.emplace_back(
+          "surface_dice",
+          "Area of both surfaces that lies within the tolerance (<=) of the other surface over the area "
+          "of both (google-deepmind/surface-distance: marching-cubes elements on voxel corners). "
+          "Tolerance in mm: " +
+              limits + ". Empty maps as for Dice.");
+    }
+    out.emplace_back("hd95",
+                     "Larger of the two area-weighted 95th percentiles of the surface distances, in mm "
+                     "(google-deepmind/surface-distance). One map empty: infinite. Both: undefined.");
+    out.emplace_back("average_surface_distance",
+                     "Mean of the two area-weighted mean surface distances, in mm. Empty maps as for HD95.");
+  }
+  for (const LesionCriterion& l : lesions) out.emplace_back("lesions", l.definition());
+  return out;
+}
+
+double RegionMetrics::relative_volume_difference() const {
+  if (reference_mm3 == 0)
+    return predicted_mm3 == 0 ? std::numeric_limits<double>::quiet_NaN()
+                              : std::numeric_limits<double>::infinity();
+  return std::abs(volume_difference_mm3()) / reference_mm3;
+}
+
+std::optional<double> RegionMetrics::surface_dice(BothEmpty both_empty) const {
+  if (!surface || surface->tolerances_mm.empty()) return std::nullopt;
+  return surface->surface_dice(0, both_empty);
+}
+
+std::optional<double> RegionMetrics::hd95_mm(BothEmpty both_empty) const {
+  if (!surface) return std::nullopt;
+  return surface->hd95_mm(both_empty);
+}
+
+Result<CaseMetrics> evaluate_case(const LabelMap& reference, const LabelMap& prediction,
+                                  const EvaluationOptions& options, ThreadPool& pool) {
+  ISOLINE_RETURN_IF_ERROR(options.validate());
+  ISOLINE_ASSIGN(const std::vector<OverlapCounts> overlaps,
+                 count_overlaps(reference, prediction, options.regions, options.ignore_label, pool));
+  CaseMetrics out;
+  for (const OverlapCounts& c : overlaps)
+    out.regions.push_back({c, volume_mm3(c.reference_voxels(), reference.geometry),
+                           volume_mm3(c.predicted_voxels(), reference.geometry), std::nullopt});
+  if (options.surface) {
+    ISOLINE_ASSIGN(
+        std::vector<SurfaceMetrics> surfaces,
+        surface_metrics(reference, prediction, surface_regions(options), options.ignore_label, pool));
+    for (size_t r = 0; r < surfaces.size(); ++r) out.regions[r].surface = std::move(surfaces[r]);
+  }
+  for (const LesionCriterion& criterion : options.lesions) {
+    ISOLINE_ASSIGN(LesionDetection lesions,
+                   detect_lesions(reference, prediction, criterion, options.ignore_label));
+    out.lesions.push_back(std::move(lesions));
+  }
+  return out;
+}
+
+}  // namespace isoline
