@@ -25,6 +25,7 @@ struct SourceInfo {
   std::string remedy;   // what the user can do about it; may be empty
   std::string counter;  // what the energy counter is, e.g. "NVML total energy"
   std::string power;    // what the second reading is, e.g. "NVML field 186 (instant)"; or why there is none
+  bool has_power = false;                    // the second reading exists
   double power_limit_w = 0;                  // enforced limit; 0: not known
   std::map<std::string, std::string> facts;  // driver, power_limit_w, persistence, ecc, ...: text for reports
 };
@@ -62,8 +63,7 @@ class EnergySource {
   virtual const SourceInfo& info() const = 0;
   virtual CounterProperties counter_properties() const = 0;
   virtual CounterReading read_counter() = 0;
-  // Instant power in watts, independent of the counter; unavailable with the same reason always if there is
-  // none.
+  // Instant power in watts, independent of the counter. Called only if info().has_power.
   virtual Reading read_power_w() = 0;
   // Power averaged by the device over its own window (NVML: 1 s).
   virtual Reading read_average_power_w() { return Reading::unavailable("this source has no averaged power"); }

@@ -61,7 +61,8 @@ struct MeterOptions {
   double health_period_s = 0.1;      // between health and memory samples
   double max_gap_s = 1.0;            // longer without a sample: the integrated reading is unavailable
   int64_t process_id = 0;            // whose VRAM is reported (with its descendants); 0: this process
-  std::function<void(const TraceRow&)> trace;  // called from the meter's thread; must be quick
+  // Called from the meter's thread; must be quick and not call the meter.
+  std::function<void(const TraceRow&)> trace;
 };
 
 struct DeviceWindow {
@@ -108,6 +109,14 @@ struct IdleDevice {
 struct IdleReport {
   double seconds = 0;
   std::vector<IdleDevice> devices;
+};
+
+// Everything but energy, read once.
+struct Snapshot {
+  std::string id;
+  Reading power_w, average_power_w;  // instant; averaged by the device over its own window (NVML: 1 s)
+  Health health;
+  Reading memory_bytes, contexts;
 };
 
 // Median and 99th percentile of n durations or steps.
@@ -165,9 +174,13 @@ class Meter {
   // Whose VRAM the windows report from now on (with its descendants).
   void set_process(int64_t pid);
 
+  // State of each available source now.
+  std::vector<Snapshot> snapshot();
+
   // Idle power over `seconds` from now. The caller sees to it that nothing runs.
   IdleReport measure_idle(double seconds);
-  // Reads each source as fast as it goes for about `seconds` altogether.
+  // Reads each source as fast as it goes for about `seconds` altogether (1 s each at least). Windows that are
+  // open meanwhile lose their power samples.
   CalibrationReport calibrate(double seconds = 4);
 
  private:
