@@ -1,8 +1,8 @@
 #include "isoline/metrics/corner_surface.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "isoline/metrics/label_scan.h"
 #include "isoline/metrics/surfel_area.h"
 
 namespace isoline::metrics {
@@ -13,15 +13,11 @@ namespace {
 uint64_t read_word(const uint16_t* labels, const uint16_t* reference, int64_t n, const RegionView& region) {
   uint64_t word = 0;
   for (int64_t x = 0; x < n;) {
-    if (x + 8 <= n && !region.wanted[0]) {
-      uint64_t two[2];
-      std::memcpy(two, labels + x, sizeof two);
-      if ((two[0] | two[1]) == 0) {
-        x += 8;
-        continue;
-      }
-    }
     const int64_t stop = std::min(n, x + 8);
+    if (!region.wanted[0] && all_zero(labels + x, stop - x)) {
+      x = stop;
+      continue;
+    }
     for (; x < stop; ++x) word |= uint64_t(region.wanted[labels[x]] & (reference[x] != region.ignored)) << x;
   }
   return word;

@@ -117,7 +117,8 @@ TEST(MetricGoldens, EveryCase) {
         expect_close(m.reference_mean_mm, want["mean"][0], where + "reference mean");
         expect_close(m.predicted_mean_mm, want["mean"][1], where + "predicted mean");
       }
-      // DeepMind's distance of two empty surfaces is infinite; ours is undefined, or 0 by the other convention.
+      // DeepMind's distance of two empty surfaces is infinite; ours is undefined, or 0 by the other
+      // convention.
       if (!m.reference_empty() || !m.predicted_empty())
         expect_close(m.hd95_mm(BothEmpty::kNan), want["hd95"], where + "hd95");
       for (size_t t = 0; t < m.tolerances_mm.size(); ++t)

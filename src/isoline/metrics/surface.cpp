@@ -2,17 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <mutex>
 
 #include "isoline/metrics/corner_surface.h"
+#include "isoline/metrics/label_scan.h"
 #include "isoline/metrics/surface_distance.h"
 #include "isoline/metrics/surfel_area.h"
 
 namespace isoline {
 namespace {
 
+using metrics::all_zero;
 using metrics::CornerSurface;
 using metrics::DistanceCount;
 using metrics::DistanceCounts;
@@ -50,20 +51,6 @@ Status check(const LabelMap& reference, const LabelMap& prediction, std::span<co
   return {};
 }
 
-// True if all n voxels of both maps are 0.
-bool all_zero(const uint16_t* a, const uint16_t* b, int64_t n) {
-  uint64_t seen = 0;
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4) {
-    uint64_t x, y;
-    std::memcpy(&x, a + i, sizeof x);
-    std::memcpy(&y, b + i, sizeof y);
-    seen |= x | y;
-  }
-  for (; i < n; ++i) seen |= uint64_t(a[i] | b[i]);
-  return seen == 0;
-}
-
 void grow(Box3& box, const Box3& other) {
   for (size_t a = 0; a < 3; ++a) {
     box.lo[a] = std::min(box.lo[a], other.lo[a]);
@@ -90,7 +77,7 @@ std::vector<Box3> region_boxes(const LabelMap& reference, const LabelMap& predic
         const uint16_t *r = &reference.at(z, y, 0), *p = &prediction.at(z, y, 0);
         for (int64_t x = 0; x < nx; x += kBlock) {
           const int64_t stop = std::min(nx, x + kBlock);
-          if (member[0] == 0 && all_zero(r + x, p + x, stop - x)) continue;
+          if (member[0] == 0 && all_zero(r + x, stop - x) && all_zero(p + x, stop - x)) continue;
           uint8_t seen = 0;
           for (int64_t i = x; i < stop; ++i)
             seen |= uint8_t((member[r[i]] | member[p[i]]) & -int(r[i] != ignored));
@@ -119,8 +106,8 @@ Direction summarise(const std::vector<DistanceCount>& counts, const std::array<d
     const double distance = std::sqrt(c.squared_mm2), area = areas[c.code] * double(c.count);
     if (steps.empty() || steps.back().first != distance) steps.emplace_back(distance, 0);
     steps.back().second += area;
-    d.area += area;
   }
+  for (const auto& step : steps) d.area += step.second;  // as `within` is added up: all within gives exactly 1
   if (steps.empty()) return d;
   // Rounding of the sum must not move the percentile where the area reaches 95 % exactly.
   const double enough = 0.95 * d.area * (1 - 1e-12);

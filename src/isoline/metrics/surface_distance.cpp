@@ -66,12 +66,30 @@ std::vector<double> squares(int64_t n, double spacing) {
   return out;
 }
 
+// The elements of a surface that are still to be found, one bit a corner.
+struct Pending {
+  explicit Pending(const CornerSurface& from)
+      : words(from.words()),
+        rows(from.corners()[1]),
+        bits(zeroed<uint64_t>(size_t(from.corners()[0] * rows * words))),
+        row_any(size_t(from.corners()[0] * rows), 0),
+        column_any(size_t(words), 0) {}
+  const uint64_t* row(int64_t z, int64_t y) const { return bits.data() + (z * rows + y) * words; }
+
+  int64_t words, rows;
+  Buffer<uint64_t> bits;
+  std::vector<uint8_t> row_any;      // by row
+  std::vector<uint64_t> column_any;  // over all rows
+};
+
 // The distances of one strip; scratch is kept from strip to strip.
 class StripSearch {
  public:
-  StripSearch(const CornerSurface& from, const CornerSurface& to, const Vec3<double>& spacing_mm)
+  StripSearch(const CornerSurface& from, const CornerSurface& to, const Pending& pending,
+              const Vec3<double>& spacing_mm)
       : from_(from),
         to_(to),
+        pending_(pending),
         n_(from.corners()),
         square_z_(squares(n_[0], spacing_mm[0])),
         square_y_(squares(n_[1], spacing_mm[1])),
@@ -93,17 +111,17 @@ class StripSearch {
   }
 
  private:
-  // The strip's elements of `from` in a row that are not on `to`, one bit each.
+  // The strip's elements of `from` in a row that are asked for, one bit each.
   uint32_t asked(int64_t z, int64_t y) const {
-    return uint32_t((from_.border(z, y)[word_] & ~to_.border(z, y)[word_]) >> shift_) & 0xffff;
+    if (!pending_.row_any[size_t(z * n_[1] + y)]) return 0;
+    return uint32_t(pending_.row(z, y)[word_] >> shift_) & 0xffff;
   }
 
   void find_columns() {
     for (auto& rows : rows_of_) rows.clear();
     for (int64_t y = 0; y < n_[1]; ++y) {
       uint32_t lanes = 0;
-      for (int64_t z = 0; z < n_[0]; ++z)
-        if (from_.row_has_surface(z, y)) lanes |= asked(z, y);
+      for (int64_t z = 0; z < n_[0]; ++z) lanes |= asked(z, y);
       for (; lanes; lanes &= lanes - 1) rows_of_[size_t(std::countr_zero(lanes))].push_back(int32_t(y));
     }
     column_count_ = 0;
@@ -187,7 +205,7 @@ class StripSearch {
         along_z_.add(int32_t(z), square_y_[size_t(nearest[z].dy)] + square_x_[size_t(nearest[z].dx)],
                      int32_t(z));
     for (int64_t z = 0; z < n_[0]; ++z) {
-      if (!(from_.row_has_surface(z, y) && asked(z, y) >> lane & 1)) continue;
+      if (!(asked(z, y) >> lane & 1)) continue;
       double least = std::numeric_limits<double>::infinity();
       along_z_.lowest(int32_t(z), [&](int32_t, int32_t plane) {
         const InPlane& p = nearest[plane];
@@ -199,6 +217,7 @@ class StripSearch {
   }
 
   const CornerSurface &from_, &to_;
+  const Pending& pending_;
   const Shape3 n_;
   const std::vector<double> square_z_, square_y_, square_x_;  // by steps
   Envelope along_y_, along_z_;
@@ -212,14 +231,79 @@ class StripSearch {
   std::vector<InPlane> nearest_;  // [column, z]
 };
 
-// Elements that lie on both surfaces.
-void count_shared(const CornerSurface& from, const CornerSurface& to, int64_t z, int64_t y,
-                  std::array<uint64_t, 256>& by_code) {
-  const uint64_t *a = from.border(z, y), *b = to.border(z, y);
-  for (int64_t w = 0; w < from.words(); ++w)
-    for (uint64_t bits = a[w] & b[w]; bits; bits &= bits - 1)
-      ++by_code[from.code(z, y, w * 64 + std::countr_zero(bits))];
+// Steps to a corner nearby.
+struct Offset {
+  double squared_mm2 = 0;
+  int32_t dz = 0, dy = 0, dx = 0;
+};
+
+// The corners around a corner, itself included, nearest first. Complete: any corner that is not in the list
+// is at least as far away as the last one.
+std::vector<Offset> nearby_offsets(const Shape3& corners, const Vec3<double>& spacing_mm) {
+  constexpr int64_t kReach = 8;  // steps along an axis; less than a word
+  constexpr size_t kMost = 512;
+  Index3 reach;
+  double limit = std::numeric_limits<double>::infinity();
+  for (size_t a = 0; a < 3; ++a) {
+    reach[a] = std::min(kReach, corners[a] - 1);
+    const double beyond = double(kReach + 1) * spacing_mm[a];
+    if (reach[a] == kReach) limit = std::min(limit, beyond * beyond);
+  }
+  std::vector<Offset> out;
+  for (int64_t z = -reach[0]; z <= reach[0]; ++z)
+    for (int64_t y = -reach[1]; y <= reach[1]; ++y)
+      for (int64_t x = -reach[2]; x <= reach[2]; ++x) {
+        const double mm[3] = {double(z) * spacing_mm[0], double(y) * spacing_mm[1],
+                              double(x) * spacing_mm[2]};
+        const double square = mm[0] * mm[0] + mm[1] * mm[1] + mm[2] * mm[2];
+        if (square <= limit) out.push_back({square, int32_t(z), int32_t(y), int32_t(x)});
+      }
+  std::sort(out.begin(), out.end(), [](const Offset& a, const Offset& b) {
+    return std::tie(a.squared_mm2, a.dz, a.dy, a.dx) < std::tie(b.squared_mm2, b.dz, b.dy, b.dx);
+  });
+  if (out.size() > kMost) out.resize(kMost);
+  return out;
 }
+
+// Finds the elements of `from` that have one of `to` nearby: whole words of corners against shifted words,
+// nearest offset first. Two segmentations of one thing mostly end here.
+class NearbySearch {
+ public:
+  NearbySearch(const CornerSurface& from, const CornerSurface& to, const std::vector<Offset>& offsets)
+      : from_(from), to_(to), n_(from.corners()), offsets_(offsets), by_code_(offsets.size() * 256, 0) {}
+
+  // One word of a row; returns the bits that are left.
+  uint64_t run(int64_t z, int64_t y, int64_t w) {
+    uint64_t pending = from_.border(z, y)[w];
+    for (size_t k = 0; k < offsets_.size() && pending; ++k) {
+      const Offset& o = offsets_[k];
+      const int64_t there_z = z + o.dz, there_y = y + o.dy;
+      if (there_z < 0 || there_y < 0 || there_z >= n_[0] || there_y >= n_[1]) continue;
+      if (!to_.row_has_surface(there_z, there_y)) continue;
+      const uint64_t* row = to_.border(there_z, there_y);
+      uint64_t there = row[w];
+      if (o.dx > 0)
+        there = there >> o.dx | (w + 1 < to_.words() ? row[w + 1] << (64 - o.dx) : 0);
+      else if (o.dx < 0)
+        there = there << -o.dx | (w > 0 ? row[w - 1] >> (64 + o.dx) : 0);
+      for (uint64_t hits = pending & there; hits; hits &= hits - 1)
+        ++by_code_[k * 256 + from_.code(z, y, w * 64 + std::countr_zero(hits))];
+      pending &= ~there;
+    }
+    return pending;
+  }
+
+  void report(DistanceCounts& counts) const {
+    for (size_t i = 0; i < by_code_.size(); ++i)
+      if (by_code_[i]) counts.add(offsets_[i / 256].squared_mm2, uint32_t(i % 256), by_code_[i]);
+  }
+
+ private:
+  const CornerSurface &from_, &to_;
+  const Shape3 n_;
+  const std::vector<Offset>& offsets_;
+  std::vector<uint64_t> by_code_;  // [offset, code]
+};
 
 }  // namespace
 
@@ -260,22 +344,35 @@ DistanceCounts surface_distances(const CornerSurface& from, const CornerSurface&
   DistanceCounts all;
   std::mutex mutex;
   const Shape3& n = from.corners();
-  pool.for_each(n[0] * n[1], 1024, [&](int64_t begin, int64_t end) {
-    std::array<uint64_t, 256> by_code{};
-    for (int64_t row = begin; row < end; ++row)
-      if (from.row_has_surface(row / n[1], row % n[1]))
-        count_shared(from, to, row / n[1], row % n[1], by_code);
+  Pending pending(from);
+  const std::vector<Offset> offsets = nearby_offsets(n, spacing_mm);
+  const int64_t rows = n[0] * n[1];
+  pool.for_each(rows, std::max<int64_t>(64, rows / (8 * pool.threads())), [&](int64_t begin, int64_t end) {
+    NearbySearch search(from, to, offsets);
+    std::vector<uint64_t> column_any(size_t(from.words()), 0);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t z = row / n[1], y = row % n[1];
+      if (!from.row_has_surface(z, y)) continue;
+      for (int64_t w = 0; w < from.words(); ++w)
+        if (const uint64_t left = search.run(z, y, w)) {
+          pending.bits[size_t(row * pending.words + w)] = left;
+          pending.row_any[size_t(row)] = 1;
+          column_any[size_t(w)] |= left;
+        }
+    }
     const std::lock_guard lock(mutex);
-    for (uint32_t code = 0; code < 256; ++code)
-      if (by_code[code]) all.add(0.0, code, by_code[code]);
+    search.report(all);
+    for (size_t w = 0; w < column_any.size(); ++w) pending.column_any[w] |= column_any[w];
   });
   const int64_t strips = (n[2] + kStrip - 1) / kStrip;
   pool.for_each(strips, 1, [&](int64_t begin, int64_t end) {
-    StripSearch search(from, to, spacing_mm);
-    DistanceCounts mine;
-    for (int64_t strip = begin; strip < end; ++strip) search.run(strip, mine);
-    const std::lock_guard lock(mutex);
-    all.add(mine);
+    for (int64_t strip = begin; strip < end; ++strip) {
+      if (!(pending.column_any[size_t(strip * kStrip / 64)] >> (strip * kStrip % 64) & 0xffff)) continue;
+      DistanceCounts mine;
+      StripSearch(from, to, pending, spacing_mm).run(strip, mine);
+      const std::lock_guard lock(mutex);
+      all.add(mine);
+    }
   });
   return all;
 }

@@ -37,9 +37,10 @@ class DistanceCounts {
 // `to` not empty. Exact: the squares are (dz * sz)^2 + (dy * sy)^2 + (dx * sx)^2, added in this order in
 // double, of whole steps to the nearest corner, as scipy.ndimage.distance_transform_edt has them.
 //
-// Method: separable (Felzenszwalb & Huttenlocher 2012, lower envelopes of parabolas), for strips of 16
-// corners along x at a time, and only for the columns along z that hold an element of `from` that is not on
-// `to` too. Along x, the nearest element is read off the bits.
+// Method: first the corners around each element, nearest first, 64 elements at a time. What finds nothing
+// there goes through a separable search (Felzenszwalb & Huttenlocher 2012, lower envelopes of parabolas) in
+// strips of 16 corners along x, only for those columns along z that hold such an element; along x the nearest
+// element is read off the bits.
 DistanceCounts surface_distances(const CornerSurface& from, const CornerSurface& to,
                                  const Vec3<double>& spacing_mm, ThreadPool& pool);
 
