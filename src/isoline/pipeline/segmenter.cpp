@@ -97,6 +97,7 @@ struct Segmenter::Impl {
   std::vector<std::unique_ptr<Session>> sessions;  // one per fold, created at first use
   std::vector<Vec3<bool>> mirrors;
   std::string description;
+  std::vector<float> forward_ms;  // of the last run_network()
 
   int64_t heads() const { return model.spec.labels.heads; }
   size_t folds() const { return model.spec.architecture ? graphs.size() : 1; }
@@ -184,6 +185,8 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
   Buffer<float> part(m.mirrors.size() > 1 ? size_t(tile_values) : 0);
   const int64_t total = plan.tiles() * mirrors() * int64_t(m.folds());
   int64_t done = 0;
+  m.forward_ms.clear();
+  m.forward_ms.reserve(size_t(total));
 
   // With several folds the reference adds whole binary16 volumes in fold order and divides; so does this.
   const int64_t n = voxels(prepared.shape);
@@ -220,7 +223,9 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
       for (size_t k = 0; k < m.mirrors.size(); ++k) {
         extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), m.mirrors[k],
                      tile.data());
+        const auto from = Clock::now();
         ISOLINE_RETURN_IF_ERROR(session->run(tile.data(), k == 0 ? sum.data() : part.data()));
+        m.forward_ms.push_back(float(1e3 * seconds_since(from)));
         if (k > 0) add_mirrored(part.data(), heads, plan.patch, m.mirrors[k], sum.data(), m.pool);
         if (progress) progress(++done, total);
         if (cancel && *cancel) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
@@ -304,6 +309,7 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
     out.evaluated_voxels = exported.evaluated_voxels;
     ISOLINE_ASSIGN(const TilePlan plan, plan_tiles(prepared.shape, m.model.spec.patch_size, m.options.step));
     out.windows = plan.tiles();
+    out.forward_ms = std::move(m.forward_ms);
     out.forwards = plan.tiles() * mirrors() * int64_t(m.folds());
     return out;
   } catch (const std::bad_alloc&) {
