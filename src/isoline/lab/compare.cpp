@@ -137,7 +137,9 @@ QualityDelta quality_delta(const Side& base, const Side& other, const std::strin
   q.metric = surface ? "surface_dice" : "dice";
   q.region = region;
   const Estimate *a = estimate_of(base.setting, region, surface), *b = estimate_of(other.setting, region, surface);
-  const std::string missing = published(other.run) ? "the published table does not give it" : "not computed in this run";
+  const std::string missing = !other.setting.not_run.empty() ? "not run: " + other.setting.not_run
+                              : published(other.run)         ? "the published table does not give it"
+                                                             : "not computed in this run";
   q.value = b ? Reading::of(b->value) : Reading::unavailable(missing);
   if (&base.setting == &other.setting) {
     q.delta = b ? Relative{Reading::of(0), {}, {}, b->n, "baseline"} : unavailable(missing);

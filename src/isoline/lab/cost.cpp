@@ -35,6 +35,9 @@ Reading seconds_per_case(const SettingSummary& setting) {
 }
 
 MeteredEnergy metered_energy(const RunSummary& run, const SettingSummary& setting) {
+  if (!setting.not_run.empty())
+    return {Reading::unavailable("not run: " + setting.not_run),
+            run.device_kind == "cpu" ? "CPU packages" : "accelerator, gross"};
   if (run.device_kind == "cpu" && !setting.energy_gross_j.ok())
     return {setting.cpu_energy_j.ok() || !setting.cpu_energy_j.reason.empty()
                 ? setting.cpu_energy_j
