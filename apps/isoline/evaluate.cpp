@@ -1,15 +1,17 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
-#include <map>
 #include <set>
 
 #include "cli.h"
+#include "evaluate_output.h"
 #include "isoline/base/progress.h"
 #include "isoline/io/nifti.h"
-#include "isoline/metrics/overlap.h"
+#include "isoline/metrics/evaluate_case.h"
+#include "isoline/metrics/presets.h"
 #include "isoline/model/load_model.h"
+#include "isoline/volume/same_grid.h"
 
 namespace isoline::cli {
 namespace {
@@ -18,7 +20,10 @@ namespace fs = std::filesystem;
 
 struct Options {
   Output output;
-  std::string prediction, reference, model, regions;
+  std::string prediction, reference, model, regions, preset, tolerances;
+  std::vector<std::string> lesions;
+  double min_lesion_mm3 = 0, min_covered = 0;
+  bool surface = false, ignore_origin = false;
   int ignore_label = -1, threads = 0;
 };
 
@@ -87,99 +92,122 @@ Result<std::vector<LabelSet>> parse_regions(const std::string& text) {
   return out;
 }
 
-Json number(double v) {
-  return std::isnan(v) ? Json(nullptr) : Json(v);
+// "1" or "1,2,0.5" -> millimetres.
+Result<std::vector<double>> parse_tolerances(const std::string& text) {
+  std::vector<double> out;
+  for (const std::string& part : split_commas(text)) {
+    char* stop = nullptr;
+    out.push_back(std::strtod(part.c_str(), &stop));
+    if (*stop || !std::isfinite(out.back()) || out.back() < 0)
+      return Error{ErrorCode::kInvalidArgument, "'" + part + "' is no distance in mm", "--tolerance-mm",
+                   "Give one number of 0 or more for all regions, or one each: 1.0 or 1.03,1.13,1.15."};
+  }
+  return out;
+}
+
+// The region that --lesions names: one of those evaluated, or a label.
+Result<LabelSet> find_region(const std::string& name, const std::vector<LabelSet>& regions) {
+  std::string known;
+  for (const LabelSet& r : regions) {
+    if (r.name == name) return r;
+    known += (known.empty() ? "" : ", ") + r.name;
+  }
+  return Error{ErrorCode::kInvalidArgument, "'" + name + "' is no region of this evaluation", "--lesions",
+               "Regions: " + known + "."};
+}
+
+// Where labels and regions come from, and how the files are read.
+struct Setup {
+  Evaluation evaluation;
+  ReaderKind reader = ReaderKind::kSimpleItk;
+};
+
+// Every label that occurs in a reference.
+Result<std::vector<LabelSet>> regions_of_references(const Options& o, const std::vector<Pair>& pairs,
+                                                    const Setup& setup, ThreadPool& pool) {
+  std::set<int> present;
+  for (const Pair& p : pairs) {
+    if (interrupted()) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
+    ISOLINE_ASSIGN(const LabelMap reference, read_labels(p.reference, setup.reader, {}, pool));
+    for (int l : labels_present(reference, pool))
+      if (l && l != setup.evaluation.options.ignore_label) present.insert(l);
+  }
+  if (present.empty())
+    return Error{ErrorCode::kInvalidArgument, "the references hold background only", o.reference,
+                 "Name regions with --regions, --preset or a model with -m."};
+  std::vector<LabelSet> regions;
+  for (int l : present) regions.push_back({std::to_string(l), {l}});
+  return regions;
+}
+
+// Regions: of --preset or --regions, else of the model, else of the references.
+Result<Setup> set_up(const Options& o, const std::vector<Pair>& pairs, ThreadPool& pool) {
+  Setup setup;
+  EvaluationOptions& e = setup.evaluation.options;
+  if (o.ignore_label >= 0) e.ignore_label = o.ignore_label;
+  e.surface = o.surface || !o.preset.empty() || !o.tolerances.empty();
+  if (!o.preset.empty()) {
+    ISOLINE_ASSIGN(EvaluationPreset preset, find_evaluation_preset(o.preset));
+    e.regions = std::move(preset.regions);
+    e.tolerances_mm = std::move(preset.tolerances_mm);
+    setup.evaluation.preset = preset.name;
+    setup.evaluation.preset_source = preset.source;
+  }
+  if (!o.regions.empty()) {
+    ISOLINE_ASSIGN(e.regions, parse_regions(o.regions));
+  }
+  if (!o.tolerances.empty()) {
+    ISOLINE_ASSIGN(e.tolerances_mm, parse_tolerances(o.tolerances));
+  }
+  if (!o.model.empty()) {
+    ISOLINE_ASSIGN(const LoadedModel model, load_model(o.model, {}));
+    setup.reader = model.spec.reader;
+    if (!e.ignore_label) e.ignore_label = model.spec.labels.ignore_label;
+    if (e.regions.empty())
+      for (const Region& r : model.spec.labels.foreground) e.regions.push_back({r.name, r.labels});
+  }
+  if (e.regions.empty()) {
+    ISOLINE_ASSIGN(e.regions, regions_of_references(o, pairs, setup, pool));
+  }
+  for (const std::string& name : o.lesions) {
+    ISOLINE_ASSIGN(LabelSet region, find_region(name, e.regions));
+    e.lesions.push_back({std::move(region), o.min_lesion_mm3, o.min_covered});
+  }
+  ISOLINE_RETURN_IF_ERROR(e.validate());
+  return setup;
+}
+
+Result<CaseMetrics> evaluate_pair(const Pair& p, const Setup& setup, const GridTolerance& grid,
+                                  ThreadPool& pool) {
+  ISOLINE_ASSIGN(const LabelMap reference, read_labels(p.reference, setup.reader, {}, pool));
+  ISOLINE_ASSIGN(const LabelMap prediction, read_labels(p.prediction, setup.reader, {}, pool));
+  ISOLINE_RETURN_IF_ERROR(same_grid(reference, prediction, p.reference, p.prediction, grid));
+  auto metrics = evaluate_case(reference, prediction, setup.evaluation.options, pool);
+  if (!metrics.ok()) return metrics.error().in(p.prediction);
+  return metrics;
 }
 
 Status evaluate(const Options& o) {
   ThreadPool pool(o.threads);
   ISOLINE_ASSIGN(const std::vector<Pair> pairs, find_pairs(o));
-  ReaderKind reader = ReaderKind::kSimpleItk;
-  std::vector<LabelSet> regions;
-  std::optional<int> ignore;
-  if (o.ignore_label >= 0) ignore = o.ignore_label;
-  if (!o.regions.empty()) {
-    ISOLINE_ASSIGN(regions, parse_regions(o.regions));
-  }
-  if (!o.model.empty()) {
-    ISOLINE_ASSIGN(const LoadedModel model, load_model(o.model, {}));
-    reader = model.spec.reader;
-    if (!ignore) ignore = model.spec.labels.ignore_label;
-    if (regions.empty())
-      for (const Region& r : model.spec.labels.foreground) regions.push_back({r.name, r.labels});
-  }
-  if (regions.empty()) {  // every label that occurs in a reference
-    std::set<int> present;
-    for (const Pair& p : pairs) {
-      ISOLINE_ASSIGN(const LabelMap reference, read_labels(p.reference, reader, {}, pool));
-      for (int l : labels_present(reference, pool))
-        if (l && l != ignore) present.insert(l);
-    }
-    for (int l : present) regions.push_back({std::to_string(l), {l}});
-    if (regions.empty())
-      return Error{ErrorCode::kInvalidArgument, "the references hold background only", o.reference,
-                   "Name regions with --regions or a model with -m."};
-  }
-  std::vector<std::vector<OverlapCounts>> counts;
-  Json cases = Json::array();
+  ISOLINE_ASSIGN(Setup setup, set_up(o, pairs, pool));
+  GridTolerance grid;
+  grid.origin_and_direction = !o.ignore_origin;
+  Evaluation& evaluation = setup.evaluation;
   {
     Progress bar("evaluate", int64_t(pairs.size()), o.output.progress() && pairs.size() > 1);
     for (const Pair& p : pairs) {
       if (interrupted()) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
-      ISOLINE_ASSIGN(const LabelMap reference, read_labels(p.reference, reader, {}, pool));
-      ISOLINE_ASSIGN(const LabelMap prediction, read_labels(p.prediction, reader, {}, pool));
-      for (size_t a = 0; a < 3; ++a)
-        if (reference.shape[a] == prediction.shape[a] &&
-            std::abs(reference.geometry.spacing_mm[a] - prediction.geometry.spacing_mm[a]) > 1e-3)
-          return Error{ErrorCode::kInvalidArgument, "its spacing is not that of " + p.reference, p.prediction,
-                       "Compare labels on the same grid."};
-      auto overlaps = count_overlaps(reference, prediction, regions, ignore, pool);
-      if (!overlaps.ok()) return overlaps.error().in(p.prediction);
-      Json per_region = Json::object();
-      for (size_t r = 0; r < regions.size(); ++r) {
-        const OverlapCounts& c = (*overlaps)[r];
-        per_region[regions[r].name] = {{"dice_nnunet", number(c.dice(BothEmpty::kNan))},
-                                       {"dice_kits", c.dice(BothEmpty::kOne)},
-                                       {"reference_voxels", c.reference_voxels()},
-                                       {"predicted_voxels", c.predicted_voxels()}};
-      }
-      cases.push_back({{"id", p.id}, {"regions", per_region}});
-      counts.push_back(std::move(overlaps).value());
+      ISOLINE_ASSIGN(CaseMetrics metrics, evaluate_pair(p, setup, grid, pool));
+      evaluation.case_ids.push_back(p.id);
+      evaluation.cases.push_back(std::move(metrics));
       bar.advance();
     }
   }
-  const OverlapMeans means = mean_overlaps(counts, {});
-  Json mean = Json::object();
-  for (size_t r = 0; r < regions.size(); ++r)
-    mean[regions[r].name] = {{"dice_nnunet", number(means.dice_nan[r])},
-                             {"dice_kits", number(means.dice_one[r])}};
-  if (o.output.json) {
-    Json sets = Json::object();
-    for (const LabelSet& r : regions) sets[r.name] = r.labels;
-    print({{"definition", "Dice = 2|P n R| / (|P| + |R|) per region and case; mean over cases"},
-           {"both_empty", {{"dice_nnunet", "undefined: null, left out of means"}, {"dice_kits", "1"}}},
-           {"regions", sets},
-           {"cases", cases},
-           {"mean", mean},
-           {"foreground_mean",
-            {{"dice_nnunet", number(means.foreground_dice_nan)},
-             {"dice_kits", number(means.foreground_dice_one)}}}});
-    return {};
-  }
-  if (o.output.quiet) return {};
-  std::printf("%-24s", "case");
-  for (const LabelSet& r : regions) std::printf(" %12.12s", r.name.c_str());
-  std::printf("\n");
-  for (size_t i = 0; i < counts.size(); ++i) {
-    std::printf("%-24.24s", pairs[i].id.c_str());
-    for (const OverlapCounts& c : counts[i]) std::printf(" %12.4f", c.dice(BothEmpty::kNan));
-    std::printf("\n");
-  }
-  std::printf("%-24s", "mean (nnU-Net, nanmean)");
-  for (double d : means.dice_nan) std::printf(" %12.4f", d);
-  std::printf("\n%-24s", "mean (KiTS, empty = 1)");
-  for (double d : means.dice_one) std::printf(" %12.4f", d);
-  std::printf("\n");
+  if (o.output.json)
+    print(to_json(evaluation));
+  else if (!o.output.quiet)
+    print_table(evaluation);
   return {};
 }
 
@@ -191,8 +219,23 @@ Action add_evaluate(CLI::App& app) {
   app.add_option("-r,--reference", o->reference, "Reference labels: a file or a folder with the same names")
       ->required();
   app.add_option("-m,--model", o->model, "Take regions, reader and ignore label from this model");
-  app.add_option("--regions", o->regions, "Regions as name=label,label;name=label");
-  app.add_option("--ignore-label", o->ignore_label, "Reference label that counts nowhere");
+  CLI::Option* regions = app.add_option("--regions", o->regions, "Regions as name=label,label;name=label");
+  app.add_option("--preset", o->preset,
+                 "kits23: regions and tolerances of that challenge, with surface distances")
+      ->excludes(regions);
+  app.add_flag("--surface", o->surface, "Surface distances too: HD95 and average distance");
+  app.add_option("--tolerance-mm", o->tolerances,
+                 "Surface Dice at this tolerance, or at one per region (1,2,0.5); implies --surface");
+  app.add_option("--lesions", o->lesions,
+                 "Count the lesions of this region, found and false; may be repeated");
+  app.add_option("--min-lesion-mm3", o->min_lesion_mm3, "Smaller components are no lesions")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--min-covered", o->min_covered,
+                 "Fraction of a lesion that must be covered to count as found; default any voxel")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_flag("--ignore-origin", o->ignore_origin, "Compare shape and spacing of the files only");
+  app.add_option("--ignore-label", o->ignore_label, "Reference label that counts nowhere")
+      ->check(CLI::Range(0, 65535));
   app.add_option("--threads", o->threads, "Default: one per core")->check(CLI::Range(0, 1024));
   add_output_options(app, o->output);
   return [o]() -> Status { return evaluate(*o); };

@@ -1,5 +1,6 @@
 #include "isoline/metrics/evaluate_case.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -11,6 +12,25 @@ std::string short_number(double v) {
   char text[32];
   std::snprintf(text, sizeof text, "%.5g", v);
   return text;
+}
+
+double mean_of_defined(const std::vector<double>& values) {
+  double sum = 0;
+  int count = 0;
+  for (double v : values)
+    if (!std::isnan(v)) {
+      sum += v;
+      ++count;
+    }
+  return count ? sum / count : std::numeric_limits<double>::quiet_NaN();
+}
+
+double median_of_finite(std::vector<double> values) {
+  std::erase_if(values, [](double v) { return !std::isfinite(v); });
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 std::vector<SurfaceRegion> surface_regions(const EvaluationOptions& options) {
@@ -112,6 +132,35 @@ Result<CaseMetrics> evaluate_case(const LabelMap& reference, const LabelMap& pre
     ISOLINE_ASSIGN(LesionDetection lesions,
                    detect_lesions(reference, prediction, criterion, options.ignore_label));
     out.lesions.push_back(std::move(lesions));
+  }
+  return out;
+}
+
+std::vector<RegionMeans> mean_over_cases(const std::vector<CaseMetrics>& cases) {
+  std::vector<RegionMeans> out(cases.empty() ? 0 : cases[0].regions.size());
+  for (size_t r = 0; r < out.size(); ++r) {
+    std::vector<double> dice[2], surface_dice[2], hd95, difference;
+    for (const CaseMetrics& c : cases) {
+      const RegionMetrics& m = c.regions[r];
+      for (BothEmpty e : {BothEmpty::kNan, BothEmpty::kOne}) {
+        dice[int(e)].push_back(m.overlap.dice(e));
+        if (const auto d = m.surface_dice(e)) surface_dice[int(e)].push_back(*d);
+      }
+      if (const auto h = m.hd95_mm(BothEmpty::kNan)) {
+        out[r].hd95_infinite += std::isinf(*h);
+        out[r].hd95_undefined += std::isnan(*h);
+        hd95.push_back(*h);
+      }
+      difference.push_back(m.volume_difference_mm3());
+    }
+    out[r].dice_nan = mean_of_defined(dice[0]);
+    out[r].dice_one = mean_of_defined(dice[1]);
+    if (!surface_dice[0].empty()) {
+      out[r].surface_dice_nan = mean_of_defined(surface_dice[0]);
+      out[r].surface_dice_one = mean_of_defined(surface_dice[1]);
+    }
+    if (!hd95.empty()) out[r].hd95_median_mm = median_of_finite(hd95);
+    out[r].volume_difference_mm3 = mean_of_defined(difference);
   }
   return out;
 }

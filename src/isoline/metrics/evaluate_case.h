@@ -53,4 +53,17 @@ struct CaseMetrics {
 Result<CaseMetrics> evaluate_case(const LabelMap& reference, const LabelMap& prediction,
                                   const EvaluationOptions& options, ThreadPool& pool);
 
+// One region over cases. Both conventions for maps that are both empty stand side by side.
+struct RegionMeans {
+  double dice_nan = 0, dice_one = 0;                         // mean of those defined (NaN: none); plain mean
+  std::optional<double> surface_dice_nan, surface_dice_one;  // set if surface Dice was computed
+  // Of HD95, which may be infinite, the median of the finite ones (NaN: none) and how many are infinite (one
+  // map empty) or undefined (both).
+  std::optional<double> hd95_median_mm;
+  int hd95_infinite = 0, hd95_undefined = 0;
+  double volume_difference_mm3 = 0;  // mean, prediction - reference
+};
+// All cases evaluated with the same options. No case: empty.
+std::vector<RegionMeans> mean_over_cases(const std::vector<CaseMetrics>& cases);
+
 }  // namespace isoline

@@ -107,7 +107,8 @@ Direction summarise(const std::vector<DistanceCount>& counts, const std::array<d
     if (steps.empty() || steps.back().first != distance) steps.emplace_back(distance, 0);
     steps.back().second += area;
   }
-  for (const auto& step : steps) d.area += step.second;  // as `within` is added up: all within gives exactly 1
+  for (const auto& step : steps)
+    d.area += step.second;  // as `within` is added up: all within gives exactly 1
   if (steps.empty()) return d;
   // Rounding of the sum must not move the percentile where the area reaches 95 % exactly.
   const double enough = 0.95 * d.area * (1 - 1e-12);

@@ -248,6 +248,27 @@ TEST(EvaluateCase, RefusesImpossibleOptions) {
   EXPECT_TRUE(refused([](EvaluationOptions& o) { o.lesions = {{{"one", {1}}, -1}}; }));
 }
 
+TEST(EvaluateCase, MeansKeepConventionsApart) {
+  const LabelMap none = box_map({4, 4, 4}, {}), some = box_map({4, 4, 4}, {{1, 1, 1}, {3, 3, 3}});
+  EvaluationOptions o;
+  o.regions = {{"one", {1}}};
+  o.surface = true;
+  o.tolerances_mm = {0};
+  std::vector<CaseMetrics> cases;
+  for (const auto& [r, p] : {std::pair{&some, &some}, {&none, &none}, {&some, &none}, {&some, &some}})
+    cases.push_back(*evaluate_case(*r, *p, o, pool()));
+  const RegionMeans m = mean_over_cases(cases)[0];
+  EXPECT_DOUBLE_EQ(m.dice_nan, 2.0 / 3);
+  EXPECT_DOUBLE_EQ(m.dice_one, 3.0 / 4);
+  EXPECT_DOUBLE_EQ(*m.surface_dice_nan, 2.0 / 3);
+  EXPECT_DOUBLE_EQ(*m.surface_dice_one, 3.0 / 4);
+  EXPECT_EQ(*m.hd95_median_mm, 0);
+  EXPECT_EQ(m.hd95_infinite, 1);
+  EXPECT_EQ(m.hd95_undefined, 1);
+  EXPECT_DOUBLE_EQ(m.volume_difference_mm3, -2);
+  EXPECT_TRUE(mean_over_cases({}).empty());
+}
+
 TEST(Presets, Kits23) {
   const auto kits = find_evaluation_preset("kits23");
   ASSERT_TRUE(kits.ok());
