@@ -25,7 +25,8 @@ std::map<std::string, const CaseRecord*> by_case(const SettingSummary& s) {
   return out;
 }
 
-// value(baseline) / value(setting) per common case; cases where either is missing or not positive are left out.
+// value(baseline) / value(setting) per common case; cases where either is missing or not positive are left
+// out.
 template <class Value>
 std::vector<double> paired_ratios(const Side& base, const Side& other, Value value) {
   const auto cases = by_case(base.setting);
@@ -81,8 +82,8 @@ bool own_baseline(const Side& base, const Side& other) {
 Relative speed(const Side& base, const Side& other) {
   if (&base.setting == &other.setting) return one();
   if (base.run.boundary != other.run.boundary)
-    return unavailable("the clocks include different things: '" + base.run.boundary + "' and '" + other.run.boundary +
-                       "'");
+    return unavailable("the clocks include different things: '" + base.run.boundary + "' and '" +
+                       other.run.boundary + "'");
   const Reading a = seconds_per_case(base.setting), b = seconds_per_case(other.setting);
   if (published(other.run) && other.setting.published_speedup) {
     Relative r;
@@ -103,18 +104,19 @@ Relative speed(const Side& base, const Side& other) {
 }
 
 Relative energy(const Side& base, const Side& other) {
-  const MeteredEnergy a = metered_energy(base.run, base.setting), b = metered_energy(other.run, other.setting);
+  const MeteredEnergy a = metered_energy(base.run, base.setting),
+                      b = metered_energy(other.run, other.setting);
   if (!b.j_per_case.ok()) return unavailable(b.j_per_case.reason);
   if (&base.setting == &other.setting) return one();
   if (!a.j_per_case.ok()) return unavailable("baseline: " + a.j_per_case.reason);
-  if (a.scope != b.scope)
-    return unavailable("not the same energy: " + a.scope + " and " + b.scope);
+  if (a.scope != b.scope) return unavailable("not the same energy: " + a.scope + " and " + b.scope);
   const bool accelerator = b.scope != "CPU packages";
   if (accelerator && own_baseline(base, other) && other.setting.energy_reduction &&
       other.setting.energy_reduction->n > 0)
     return of_estimate(*other.setting.energy_reduction);
-  const auto ratios = paired_ratios(
-      base, other, [&](const CaseRecord& c) { return (accelerator ? c.energy_gross_j : c.cpu_energy_j).value; });
+  const auto ratios = paired_ratios(base, other, [&](const CaseRecord& c) {
+    return (accelerator ? c.energy_gross_j : c.cpu_energy_j).value;
+  });
   if (!ratios.empty()) return geometric_mean(ratios);
   if (!(*a.j_per_case > 0 && *b.j_per_case > 0)) return unavailable("an energy of 0 J has no ratio");
   Relative r;
@@ -136,7 +138,8 @@ QualityDelta quality_delta(const Side& base, const Side& other, const std::strin
   QualityDelta q;
   q.metric = surface ? "surface_dice" : "dice";
   q.region = region;
-  const Estimate *a = estimate_of(base.setting, region, surface), *b = estimate_of(other.setting, region, surface);
+  const Estimate *a = estimate_of(base.setting, region, surface),
+                 *b = estimate_of(other.setting, region, surface);
   const std::string missing = !other.setting.not_run.empty() ? "not run: " + other.setting.not_run
                               : published(other.run)         ? "the published table does not give it"
                                                              : "not computed in this run";
@@ -157,7 +160,10 @@ QualityDelta quality_delta(const Side& base, const Side& other, const std::strin
       differences.push_back(y->second - x->second);
   }
   if (!differences.empty()) {
-    q.delta = {Reading::of(mean(differences)), {}, {}, int(differences.size()),
+    q.delta = {Reading::of(mean(differences)),
+               {},
+               {},
+               int(differences.size()),
                "mean over " + std::to_string(differences.size()) + " paired cases"};
     if (const auto bounds = mean_bounds(differences)) {
       q.delta.low = bounds->low;
@@ -184,7 +190,8 @@ ComparedSetting row(const std::vector<RunSummary>& runs, size_t base_run, size_t
   out.energy_x = energy(base, other);
   for (bool surface : {false, true})
     for (const RegionQuality& q : base.setting.quality)
-      if (!surface || q.surface_dice.n > 0) out.quality.push_back(quality_delta(base, other, q.region, surface));
+      if (!surface || q.surface_dice.n > 0)
+        out.quality.push_back(quality_delta(base, other, q.region, surface));
   out.cost = cost_per_case(other.run, other.setting, prices);
   return out;
 }
@@ -193,14 +200,14 @@ Error differing(const std::string& what, const std::string& file_a, const std::s
                 const std::string& file_b, const std::string& hash_b) {
   const auto shown = [](const std::string& h) { return h.empty() ? std::string("none") : h.substr(0, 12); };
   return Error{ErrorCode::kInvalidArgument,
-               "these runs differ in " + what + ": " + file_a + " has " + shown(hash_a) + ", " + file_b + " has " +
-                   shown(hash_b),
+               "these runs differ in " + what + ": " + file_a + " has " + shown(hash_a) + ", " + file_b +
+                   " has " + shown(hash_b),
                file_b, "Compare runs of one model over the same cases and references."};
 }
 
 // Index of the run that RUN names; npos: none.
-size_t find_run(const std::string& name, const std::vector<RunSummary>& runs, const std::vector<std::string>& files,
-                const std::vector<std::string>& labels) {
+size_t find_run(const std::string& name, const std::vector<RunSummary>& runs,
+                const std::vector<std::string>& files, const std::vector<std::string>& labels) {
   const auto trimmed = [](std::string s) {
     while (s.size() > 1 && s.back() == '/') s.pop_back();
     return s;
@@ -263,9 +270,11 @@ Result<Baseline> choose_baseline(const std::vector<RunSummary>& runs, const std:
     if (published(runs[run]))
       return Error{ErrorCode::kInvalidArgument,
                    labels[run] + " is a published table over other cases; nothing can be set against it",
-                   "--baseline", "Name a measured run. Published tables are compared with their own baseline."};
+                   "--baseline",
+                   "Name a measured run. Published tables are compared with their own baseline."};
   }
-  std::optional<size_t> index = setting.empty() ? baseline_index(runs[run]) : find_setting(runs[run], setting);
+  std::optional<size_t> index =
+      setting.empty() ? baseline_index(runs[run]) : find_setting(runs[run], setting);
   if (!index)
     return Error{ErrorCode::kInvalidArgument,
                  "there is no setting '" + (setting.empty() ? runs[run].baseline : setting) +
@@ -282,7 +291,8 @@ std::optional<size_t> baseline_index(const RunSummary& run) {
   return find_setting(run, run.baseline);
 }
 
-std::vector<std::string> run_labels(const std::vector<RunSummary>& runs, const std::vector<std::string>& files) {
+std::vector<std::string> run_labels(const std::vector<RunSummary>& runs,
+                                    const std::vector<std::string>& files) {
   std::vector<std::string> labels;
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunSummary& r = runs[i];
@@ -294,7 +304,8 @@ std::vector<std::string> run_labels(const std::vector<RunSummary>& runs, const s
   const auto twins = [&](size_t i) { return std::count(labels.begin(), labels.end(), labels[i]) > 1; };
   std::vector<std::string> unique = labels;
   for (size_t i = 0; i < runs.size(); ++i)
-    if (twins(i) && !published(runs[i]) && !runs[i].device_name.empty()) unique[i] += ", " + runs[i].device_name;
+    if (twins(i) && !published(runs[i]) && !runs[i].device_name.empty())
+      unique[i] += ", " + runs[i].device_name;
   labels = unique;
   for (size_t i = 0; i < runs.size(); ++i)
     if (twins(i)) unique[i] += " #" + std::to_string(i + 1);
@@ -308,7 +319,8 @@ Result<Comparison> compare(const std::vector<RunSummary>& runs, const std::vecto
   std::optional<size_t> first;
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i].settings.empty())
-      return Error{ErrorCode::kInvalidArgument, "this run has no settings", files[i], "Let the sweep finish first."};
+      return Error{ErrorCode::kInvalidArgument, "this run has no settings", files[i],
+                   "Let the sweep finish first."};
     if (published(runs[i])) continue;
     if (!first) {
       first = i;
@@ -335,8 +347,8 @@ Result<Comparison> compare(const std::vector<RunSummary>& runs, const std::vecto
     if (published(runs[i])) {
       const auto own = baseline_index(runs[i]);
       if (!own)
-        return Error{ErrorCode::kInvalidArgument, "its baseline '" + runs[i].baseline + "' is not among its settings",
-                     files[i], ""};
+        return Error{ErrorCode::kInvalidArgument,
+                     "its baseline '" + runs[i].baseline + "' is not among its settings", files[i], ""};
       base_setting = *own;
       out.notes.push_back(out.labels[i] + ": " + kPublishedNote);
     } else {

@@ -1,5 +1,5 @@
-// What a case costs: machine time, electricity and CO2, from prices the user states. Nothing is assumed: a figure
-// whose price or measurement is missing is unavailable and says why.
+// What a case costs: machine time, electricity and CO2, from prices the user states. Nothing is assumed: a
+// figure whose price or measurement is missing is unavailable and says why.
 #pragma once
 
 #include <optional>
@@ -21,8 +21,9 @@ struct Prices {
 // kInvalidArgument for a price that is negative or not finite, naming its option.
 Status validate(const Prices& prices);
 
-// The energy a setting is billed for, in joules per case, and what it covers. On an accelerator: its gross energy
-// (idle included). On a CPU: the packages, as RAPL counts them. Never the whole machine, and `scope` says so.
+// The energy a setting is billed for, in joules per case, and what it covers. On an accelerator: its gross
+// energy (idle included). On a CPU: the packages, as RAPL counts them. Never the whole machine, and `scope`
+// says so.
 struct MeteredEnergy {
   Reading j_per_case;
   std::string scope;  // "accelerator, gross" | "CPU packages"
@@ -32,8 +33,9 @@ MeteredEnergy metered_energy(const RunSummary& run, const SettingSummary& settin
 // Mean seconds per case, or why there are none (a published table without it, no case finished).
 Reading seconds_per_case(const SettingSummary& setting);
 
-// All per case. machine = s / 3600 * per_hour; electricity = J / 3.6e6 * per_kwh; co2_g = J / 3.6e6 * co2_g_per_kwh.
-// total adds the parts whose price was given, and is unavailable if one of them is. Times 1000: per 1000 cases.
+// All per case. machine = s / 3600 * per_hour; electricity = J / 3.6e6 * per_kwh; co2_g = J / 3.6e6 *
+// co2_g_per_kwh. total adds the parts whose price was given, and is unavailable if one of them is. Times
+// 1000: per 1000 cases.
 struct Cost {
   Reading machine, electricity, total;  // in Prices::currency
   Reading co2_g;                        // grams
