@@ -36,6 +36,13 @@ Action add_phantom(CLI::App& app);
 Action add_overlay(CLI::App& app);
 Action add_models(CLI::App& app);
 Action add_devices(CLI::App& app);
+Action add_register(CLI::App& app);
+Action add_sweep(CLI::App& app);
+Action add_recommend(CLI::App& app);
+Action add_lab_worker(CLI::App& app);
+Action add_meter(CLI::App& app);
+Action add_compare(CLI::App& app);
+Action add_report(CLI::App& app);
 Action add_debug(CLI::App& app);
 
 // nnU-Net's options start with one dash and a word (-step_size); CLI11 wants two. Only `predict` uses this.

@@ -23,6 +23,13 @@ int main(int argc, char** argv) {
       {"overlay", "Draw three planes of a scan with the outlines of its labels", add_overlay},
       {"models", "Look into a model", add_models},
       {"devices", "List backends and what they run on here", add_devices},
+      {"register", "Fix an experiment's endpoints and thresholds before measuring", add_register},
+      {"sweep", "Run every case under every setting of an experiment, and judge", add_sweep},
+      {"recommend", "The cheapest setting of a run that preserves the answer", add_recommend},
+      {"lab-worker", "One setting of a sweep, in a process of its own", add_lab_worker},
+      {"meter", "Read the energy meters of this machine, or measure a command", add_meter},
+      {"compare", "Runs of one experiment side by side, beside published tables", add_compare},
+      {"report", "Write one HTML page and its Markdown twin about one or more runs", add_report},
       {"debug", "Single stages, for parity tests and measurements", add_debug},
   };
   std::vector<std::pair<CLI::App*, Action>> actions;
