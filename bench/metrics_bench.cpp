@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "isoline/base/resources.h"
 #include "isoline/io/nifti.h"
 #include "isoline/metrics/presets.h"
 #include "isoline/metrics/surface.h"
@@ -49,7 +48,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "cannot read the label files\n");
     return 1;
   }
-  const uint64_t rss_before = peak_rss_bytes();
   const EvaluationPreset& kits = evaluation_presets()[0];
   std::vector<SurfaceRegion> regions;
   for (size_t r = 0; r < kits.regions.size(); ++r)
@@ -61,8 +59,7 @@ int main(int argc, char** argv) {
     together.push_back(seconds_of(*reference, *prediction, regions, pool, figures));
   std::printf("{\"threads\": %d, \"shape\": \"%s\", ", pool.threads(), to_string(reference->shape).c_str());
   print_times("all_regions_s", together);
-  std::printf(", \"extra_rss_bytes\": %llu, \"regions\": {",
-              static_cast<unsigned long long>(peak_rss_bytes() - rss_before));
+  std::printf(", \"regions\": {");
   for (size_t r = 0; r < regions.size(); ++r) {
     std::vector<double> alone;
     std::vector<SurfaceMetrics> one;

@@ -8,18 +8,21 @@
 namespace isoline::metrics {
 namespace {
 
-// The bits of n voxels (at most 64) of a row. Most of a label map is background, so whole words of it are
-// passed over if background is outside.
+// The bits of n voxels (at most 64) of a row. Label maps are mostly runs, so blocks of one label are decided
+// at once.
 uint64_t read_word(const uint16_t* labels, const uint16_t* reference, int64_t n, const RegionView& region) {
   uint64_t word = 0;
-  for (int64_t x = 0; x < n;) {
-    const int64_t stop = std::min(n, x + 8);
-    if (!region.wanted[0] && all_zero(labels + x, stop - x)) {
-      x = stop;
+  for (int64_t x = 0; x < n; x += 16) {
+    const int64_t stop = std::min(n, x + 16);
+    if (all_are(labels + x, stop - x, labels[x])) {
+      if (region.wanted[labels[x]]) word |= ((uint64_t{1} << (stop - x)) - 1) << x;
       continue;
     }
-    for (; x < stop; ++x) word |= uint64_t(region.wanted[labels[x]] & (reference[x] != region.ignored)) << x;
+    for (int64_t i = x; i < stop; ++i) word |= uint64_t(region.wanted[labels[i]]) << i;
   }
+  if (region.ignored >= 0 && word)
+    for (int64_t x = 0; x < n; ++x)
+      if (reference[x] == region.ignored) word &= ~(uint64_t{1} << x);
   return word;
 }
 

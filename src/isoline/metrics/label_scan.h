@@ -1,4 +1,4 @@
-// Passing over background quickly. Internal to metrics.
+// Passing over runs of one label quickly. Internal to metrics.
 #pragma once
 
 #include <cstdint>
@@ -6,17 +6,18 @@
 
 namespace isoline::metrics {
 
-// True if all n labels are 0.
-inline bool all_zero(const uint16_t* labels, int64_t n) {
-  uint64_t seen = 0;
+// True if all n labels are `label`.
+inline bool all_are(const uint16_t* labels, int64_t n, uint16_t label) {
+  const uint64_t four_labels = uint64_t(label) * 0x0001000100010001u;
+  uint64_t difference = 0;
   int64_t i = 0;
   for (; i + 4 <= n; i += 4) {
     uint64_t four;
     std::memcpy(&four, labels + i, sizeof four);
-    seen |= four;
+    difference |= four ^ four_labels;
   }
-  for (; i < n; ++i) seen |= labels[i];
-  return seen == 0;
+  for (; i < n; ++i) difference |= uint64_t(labels[i] ^ label);
+  return difference == 0;
 }
 
 }  // namespace isoline::metrics

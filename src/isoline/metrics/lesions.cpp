@@ -87,7 +87,7 @@ Result<LesionDetection> detect_lesions(const LabelMap& reference, const LabelMap
   const auto components = [&](const LabelMap& map) {
     return connected_components(map.shape, [&](int64_t z, int64_t y, uint8_t* inside) {
       const uint16_t* row = &map.at(z, y, 0);
-      if (!wanted[0] && metrics::all_zero(row, map.shape[2])) return false;
+      if (!wanted[0] && metrics::all_are(row, map.shape[2], 0)) return false;
       const uint16_t* reference_row = &reference.at(z, y, 0);
       uint8_t any = 0;
       for (int64_t x = 0; x < map.shape[2]; ++x)

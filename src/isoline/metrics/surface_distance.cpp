@@ -302,7 +302,7 @@ class NearbySearch {
   const CornerSurface &from_, &to_;
   const Shape3 n_;
   const std::vector<Offset>& offsets_;
-  std::vector<uint64_t> by_code_;  // [offset, code]
+  std::vector<uint32_t> by_code_;  // [offset, code]
 };
 
 }  // namespace
@@ -347,23 +347,24 @@ DistanceCounts surface_distances(const CornerSurface& from, const CornerSurface&
   Pending pending(from);
   const std::vector<Offset> offsets = nearby_offsets(n, spacing_mm);
   const int64_t rows = n[0] * n[1];
-  pool.for_each(rows, std::max<int64_t>(64, rows / (8 * pool.threads())), [&](int64_t begin, int64_t end) {
-    NearbySearch search(from, to, offsets);
-    std::vector<uint64_t> column_any(size_t(from.words()), 0);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t z = row / n[1], y = row % n[1];
-      if (!from.row_has_surface(z, y)) continue;
-      for (int64_t w = 0; w < from.words(); ++w)
-        if (const uint64_t left = search.run(z, y, w)) {
-          pending.bits[size_t(row * pending.words + w)] = left;
-          pending.row_any[size_t(row)] = 1;
-          column_any[size_t(w)] |= left;
-        }
-    }
-    const std::lock_guard lock(mutex);
-    search.report(all);
-    for (size_t w = 0; w < column_any.size(); ++w) pending.column_any[w] |= column_any[w];
-  });
+  pool.for_each(rows, std::max<int64_t>(1024, rows / (3 * pool.threads()) + 1),
+                [&](int64_t begin, int64_t end) {
+                  NearbySearch search(from, to, offsets);
+                  std::vector<uint64_t> column_any(size_t(from.words()), 0);
+                  for (int64_t row = begin; row < end; ++row) {
+                    const int64_t z = row / n[1], y = row % n[1];
+                    if (!from.row_has_surface(z, y)) continue;
+                    for (int64_t w = 0; w < from.words(); ++w)
+                      if (const uint64_t left = search.run(z, y, w)) {
+                        pending.bits[size_t(row * pending.words + w)] = left;
+                        pending.row_any[size_t(row)] = 1;
+                        column_any[size_t(w)] |= left;
+                      }
+                  }
+                  const std::lock_guard lock(mutex);
+                  search.report(all);
+                  for (size_t w = 0; w < column_any.size(); ++w) pending.column_any[w] |= column_any[w];
+                });
   const int64_t strips = (n[2] + kStrip - 1) / kStrip;
   pool.for_each(strips, 1, [&](int64_t begin, int64_t end) {
     for (int64_t strip = begin; strip < end; ++strip) {

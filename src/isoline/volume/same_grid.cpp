@@ -12,7 +12,7 @@ std::string list(const std::array<double, N>& v) {
   std::string out;
   for (double x : v) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.7g", x);
+    std::snprintf(text, sizeof text, "%.7g", x + 0.0);  // no "-0"
     out += (out.empty() ? "" : " ") + std::string(text);
   }
   return out;
