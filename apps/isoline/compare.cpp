@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "cli.h"
@@ -31,7 +32,15 @@ Json to_json(const lab::Relative& r) {
 class Printer {
  public:
   Printer(const Options& options, const std::vector<lab::RunSummary>& runs, const lab::Comparison& comparison)
-      : o_(options), runs_(runs), c_(comparison) {}
+      : o_(options), runs_(runs), c_(comparison) {
+    for (const lab::ComparedSetting& s : c_.settings) {
+      const auto fit = [](size_t& width, const std::string& text) {
+        width = std::clamp(report::characters(report::clean(text)) + 2, width, size_t{44});
+      };
+      fit(run_width_, c_.labels[s.run]);
+      fit(setting_width_, runs_[s.run].settings[s.setting].name);
+    }
+  }
 
   Json row(const lab::ComparedSetting& s) const {
     const lab::SettingSummary& setting = runs_[s.run].settings[s.setting];
@@ -45,7 +54,7 @@ class Printer {
     Json j = {{"run", c_.labels[s.run]},
               {"setting", setting.name},
               {"baseline", s.is_baseline},
-              {"s_per_case", to_json(lab::seconds_per_case(setting))},
+              {"s_per_case", to_json(lab::seconds_per_case(runs_[s.run], setting))},
               {"j_per_case", to_json(energy.j_per_case)},
               {"energy_scope", energy.scope},
               {"speed_x", to_json(s.speed_x)},
@@ -137,8 +146,8 @@ class Printer {
     return std::max<size_t>(9, report::characters(region) + 8);
   }
   void head(const std::string& what) {
-    std::printf("%s\n%s%s%s%s%s%s", report::clean(what).c_str(), padded("run", 28).c_str(),
-                padded("setting", 22).c_str(), padded("s/case", 10, true).c_str(),
+    std::printf("%s\n%s%s%s%s%s%s", report::clean(what).c_str(), padded("run", run_width_).c_str(),
+                padded("setting", setting_width_).c_str(), padded("s/case", 10, true).c_str(),
                 padded("speed", 9, true).c_str(), padded("kJ/case", 10, true).c_str(),
                 padded("energy", 9, true).c_str());
     for (const std::string& r : regions())
@@ -153,13 +162,14 @@ class Printer {
     const auto plain = [](double v) { return report::significant(v); };
     const auto kj = [](double v) { return report::significant(v / 1000); };
     const auto thousand = [](double v) { return report::significant(1000 * v); };
-    std::printf("%s%s%s%s%s%s", padded(label, 28).c_str(), padded(setting.name, 22).c_str(),
-                padded(figure(lab::seconds_per_case(setting), plain), 10, true).c_str(),
+    std::printf("%s%s%s%s%s%s", padded(label, run_width_).c_str(),
+                padded(setting.name, setting_width_).c_str(),
+                padded(figure(lab::seconds_per_case(runs_[s.run], setting), plain), 10, true).c_str(),
                 padded(figure(s.speed_x.value, report::times), 9, true).c_str(),
                 padded(figure(lab::metered_energy(runs_[s.run], setting).j_per_case, kj), 10, true).c_str(),
                 padded(figure(s.energy_x.value, report::times), 9, true).c_str());
     for (const std::string& region : regions()) {
-      Reading delta = Reading::unavailable("this region was not evaluated");
+      Reading delta = Reading::unavailable(lab::missing_reason(runs_[s.run], setting));
       for (const lab::QualityDelta& q : s.quality)
         if (q.metric == "dice" && q.region == region) delta = q.delta.value;
       std::printf("%s", padded(figure(delta, [](double v) { return report::fixed(v, 4, true); }),
@@ -181,6 +191,7 @@ class Printer {
   const Options& o_;
   const std::vector<lab::RunSummary>& runs_;
   const lab::Comparison& c_;
+  size_t run_width_ = 8, setting_width_ = 10;
   std::vector<std::string> reasons_;
 };
 

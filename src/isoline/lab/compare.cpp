@@ -84,7 +84,7 @@ Relative speed(const Side& base, const Side& other) {
   if (base.run.boundary != other.run.boundary)
     return unavailable("the clocks include different things: '" + base.run.boundary + "' and '" +
                        other.run.boundary + "'");
-  const Reading a = seconds_per_case(base.setting), b = seconds_per_case(other.setting);
+  const Reading a = seconds_per_case(base.run, base.setting), b = seconds_per_case(other.run, other.setting);
   if (published(other.run) && other.setting.published_speedup) {
     Relative r;
     r.value = Reading::of(*other.setting.published_speedup);
@@ -140,9 +140,7 @@ QualityDelta quality_delta(const Side& base, const Side& other, const std::strin
   q.region = region;
   const Estimate *a = estimate_of(base.setting, region, surface),
                  *b = estimate_of(other.setting, region, surface);
-  const std::string missing = !other.setting.not_run.empty() ? "not run: " + other.setting.not_run
-                              : published(other.run)         ? "the published table does not give it"
-                                                             : "not computed in this run";
+  const std::string missing = missing_reason(other.run, other.setting);
   q.value = b ? Reading::of(b->value) : Reading::unavailable(missing);
   if (&base.setting == &other.setting) {
     q.delta = b ? Relative{Reading::of(0), {}, {}, b->n, "baseline"} : unavailable(missing);

@@ -26,12 +26,19 @@ Status validate(const Prices& prices) {
   return {};
 }
 
-Reading seconds_per_case(const SettingSummary& setting) {
+std::string missing_reason(const RunSummary& run, const SettingSummary& setting) {
+  if (!setting.not_run.empty()) return "not run: " + setting.not_run;
+  for (const std::string& note : setting.notes)
+    if (note.starts_with("published table not available")) return note;
+  if (run.kind == "published") return "the published table does not give it";
+  if (setting.cases == 0 && !setting.failures.empty()) return "every case failed";
+  return "not measured in this run";
+}
+
+Reading seconds_per_case(const RunSummary& run, const SettingSummary& setting) {
   if (setting.s_per_case.n > 0 && std::isfinite(setting.s_per_case.value) && setting.s_per_case.value > 0)
     return Reading::of(setting.s_per_case.value);
-  if (!setting.not_run.empty()) return Reading::unavailable("not run: " + setting.not_run);
-  if (setting.cases == 0 && !setting.failures.empty()) return Reading::unavailable("every case failed");
-  return Reading::unavailable("no time per case is recorded");
+  return Reading::unavailable(missing_reason(run, setting));
 }
 
 MeteredEnergy metered_energy(const RunSummary& run, const SettingSummary& setting) {
@@ -53,7 +60,7 @@ Cost cost_per_case(const RunSummary& run, const SettingSummary& setting, const P
   Cost cost;
   const MeteredEnergy energy = metered_energy(run, setting);
   cost.energy_scope = energy.scope;
-  cost.machine = priced(seconds_per_case(setting), prices.per_hour, 3600, "--price-per-hour");
+  cost.machine = priced(seconds_per_case(run, setting), prices.per_hour, 3600, "--price-per-hour");
   cost.electricity = priced(energy.j_per_case, prices.per_kwh, kJoulesPerKwh, "--price-per-kwh");
   cost.co2_g = priced(energy.j_per_case, prices.co2_g_per_kwh, kJoulesPerKwh, "--co2-g-per-kwh");
   if (!prices.per_hour && !prices.per_kwh)

@@ -30,8 +30,12 @@ struct MeteredEnergy {
 };
 MeteredEnergy metered_energy(const RunSummary& run, const SettingSummary& setting);
 
+// Why a figure of this setting is missing, if nothing better is known: it was not run, the source's table is
+// not available (a note that begins so), the published table leaves it out, or it was not measured.
+std::string missing_reason(const RunSummary& run, const SettingSummary& setting);
+
 // Mean seconds per case, or why there are none (a published table without it, no case finished).
-Reading seconds_per_case(const SettingSummary& setting);
+Reading seconds_per_case(const RunSummary& run, const SettingSummary& setting);
 
 // All per case. machine = s / 3600 * per_hour; electricity = J / 3.6e6 * per_kwh; co2_g = J / 3.6e6 *
 // co2_g_per_kwh. total adds the parts whose price was given, and is unavailable if one of them is. Times
