@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 packages="g++ cmake ninja-build ccache clang-format python3 python3-venv pkg-config
   libgtest-dev nlohmann-json3-dev libcli11-dev libdeflate-dev zlib1g-dev libpng-dev
-  libtomlplusplus-dev libssl-dev libboost-dev"
+  libtomlplusplus-dev libssl-dev libboost-dev
+  chromium-headless-shell fonts-dejavu-core poppler-utils"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"
