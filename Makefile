@@ -4,9 +4,10 @@ CI_BUILD := build-ci
 ISOLINE := $(BUILD)/apps/isoline/isoline
 CMAKE_FLAGS := -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 
-.PHONY: help setup build demo test parity bench fuzz asan format format-check clean
+.PHONY: help setup build demo lab-demo lab-statistics test parity bench fuzz asan format format-check clean
 help:
 	@echo "make demo    phantom scan -> labels, Dice and a picture in out/demo"
+	@echo "make lab-demo  sweep of settings on eight phantoms -> verdicts and a report in out/lab-demo"
 	@echo "make test    build with -Werror, check layers and format, run all tests"
 	@echo "make parity  compare every stage with official nnU-Net (installs it into .venv-parity)"
 	@echo "make bench   official nnU-Net beside Isoline on this machine, written to docs/measurements"
@@ -22,6 +23,14 @@ build: setup
 
 demo: build
 	@python3 tools/demo.py --isoline $(ISOLINE) --out out/demo
+
+lab-demo: build
+	@rm -rf out/lab-demo
+	@python3 tools/lab_demo.py --isoline $(ISOLINE) --out out/lab-demo
+
+# Simulated error rates of the lab's decisions, written to docs/measurements.
+lab-statistics: build
+	@python3 tools/lab_statistics.py $(BUILD)/src/isoline/stats/stats_simulation
 
 test: setup
 	@cmake --preset ci $(CMAKE_FLAGS) >/dev/null
