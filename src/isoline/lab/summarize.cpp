@@ -217,6 +217,8 @@ EndpointResult judge(const Endpoint& endpoint, const SettingRuns& setting, const
     out.baseline_mean = mean(theirs);
     out.mean_difference = mean(differences);
     out.sd_difference = standard_deviation(differences);
+    out.worst_difference = *std::min_element(differences.begin(), differences.end());
+    out.unseen_failure_rate = 1 - std::pow(0.05, 1.0 / out.n);
   }
   if (d.bounds) out.lower_bound = finite(d.bounds->lower), out.upper_bound = finite(d.bounds->upper);
   out.verdict = d.verdict;

@@ -25,7 +25,9 @@ void fields(V& v, EndpointResult& e) {
   v("metric", e.metric), v("region", e.region), v("delta", e.delta), v("n", e.n);
   v("baseline_mean", e.baseline_mean), v("setting_mean", e.setting_mean);
   v("mean_difference", e.mean_difference), v("sd_difference", e.sd_difference);
-  v("lower_bound", e.lower_bound), v("upper_bound", e.upper_bound), v("verdict", e.verdict), v("why", e.why);
+  v("lower_bound", e.lower_bound), v("upper_bound", e.upper_bound);
+  v("worst_difference", e.worst_difference), v("unseen_failure_rate", e.unseen_failure_rate);
+  v("verdict", e.verdict), v("why", e.why);
   v("n_needed_80", e.n_needed_80), v("n_needed_90", e.n_needed_90), v("bound_method", e.bound_method);
 }
 template <class V>

@@ -34,6 +34,10 @@ struct EndpointResult {
   int n = 0;         // cases with a difference
   double baseline_mean = 0, setting_mean = 0, mean_difference = 0, sd_difference = 0;
   std::optional<double> lower_bound, upper_bound;
+  std::optional<double> worst_difference;  // of a single case
+  // Means say nothing about cases that did not occur: with n cases of which none fails, a failure of up to
+  // this fraction of all cases is still compatible with the data (95 %): 1 - .05^(1/n).
+  std::optional<double> unseen_failure_rate;
   Verdict verdict = Verdict::kInconclusive;
   std::string why;                              // one sentence
   std::optional<int> n_needed_80, n_needed_90;  // cases for 80 / 90 % power if nothing is lost in truth
