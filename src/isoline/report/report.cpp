@@ -39,7 +39,13 @@ void key_terms(Document& doc, const std::vector<RunSummary>& runs) {
   std::set<std::string> seen;
   for (const RunSummary& r : runs)
     for (const std::string& d : r.definitions)
-      if (seen.insert(d).second) t.entries.emplace_back("as measured", plain(d));
+      if (seen.insert(d).second) {
+        // "name: sentence" reads as a term of its own.
+        const size_t colon = d.find(": ");
+        const bool named = colon != std::string::npos && colon > 0 && colon <= 40;
+        t.entries.emplace_back("measured: " + (named ? d.substr(0, colon) : "definition"),
+                               plain(named ? d.substr(colon + 2) : d));
+      }
   doc.blocks.push_back(std::move(t));
 }
 

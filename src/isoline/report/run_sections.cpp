@@ -187,6 +187,11 @@ class RunWriter {
                                                              : lab::Estimate{};
         },
         times));
+    columns.back().cell = [cell = columns.back().cell](Table& t, const SettingSummary& s) {
+      return s.not_run.empty() && !s.energy_gross_j.ok() && !s.energy_gross_j.reason.empty()
+                 ? t.unavailable(s.energy_gross_j.reason)
+                 : cell(t, s);
+    };
     if (run_.device_kind == "cpu" || std::any_of(run_.settings.begin(), run_.settings.end(),
                                                  [](const auto& s) { return s.cpu_energy_j.ok(); }))
       columns.push_back(reading_column(
@@ -220,7 +225,7 @@ class RunWriter {
           run_, "Dice", region,
           [region](const SettingSummary& s) {
             const auto* q = quality_of(s, region);
-            return q ? q->dice : lab::Estimate{};
+            return q ? within_unit(q->dice) : lab::Estimate{};
           },
           dice_text));
       dice.push_back(reading_column(
@@ -239,7 +244,7 @@ class RunWriter {
           run_, tolerance, region,
           [region](const SettingSummary& s) {
             const auto* q = quality_of(s, region);
-            return q ? q->surface_dice : lab::Estimate{};
+            return q ? within_unit(q->surface_dice) : lab::Estimate{};
           },
           dice_text));
       SettingColumn hd;
@@ -257,12 +262,13 @@ class RunWriter {
       };
       surface.push_back(hd);
     }
-    doc_.blocks.push_back(setting_table(run_,
-                                        "Dice per region" + of_label() +
-                                            ", mean over cases with its 95 % interval. Dice: both masks "
-                                            "empty counts 1 (KiTS). nnU-Net: such cases are "
-                                            "left out of the mean.",
-                                        dice, false));
+    doc_.blocks.push_back(
+        setting_table(run_,
+                      "Dice per region" + of_label() +
+                          ", mean over cases with its 95 % interval (cut at 0 and 1). Dice: both masks "
+                          "empty counts 1 (KiTS). nnU-Net: such cases are "
+                          "left out of the mean.",
+                      dice, false));
     doc_.blocks.push_back(setting_table(run_,
                                         "Surface Dice and Hausdorff distance per region" + of_label() +
                                             ". Surface Dice: mean with its 95 % interval; HD95: median over "
@@ -314,19 +320,16 @@ class RunWriter {
         row.strong = first;
         Text name = first ? plain(s.name) : Text{};
         if (first && s.verdict) name = name + sub(std::string("all: ") + to_string(*s.verdict));
-        row.cells = {name,
-                     plain(metric_name(e.metric) + " " + e.region),
-                     plain(std::to_string(e.n)),
-                     plain(significant(e.delta, 2)),
-                     plain(dice_text(e.baseline_mean)),
-                     plain(dice_text(e.setting_mean)),
-                     plain(difference_text(e.mean_difference)),
-                     plain(dice_text(e.sd_difference)),
-                     bound(e.lower_bound),
-                     bound(e.upper_bound),
-                     needed(e.n_needed_80),
-                     needed(e.n_needed_90),
-                     verdict_badge(e.verdict) + (e.why.empty() ? Text{} : t.mark(e.why))};
+        row.cells = {
+            name, plain(metric_name(e.metric) + " " + e.region), plain(std::to_string(e.n)),
+            plain(significant(e.delta, 2)), plain(dice_text(e.baseline_mean)),
+            plain(dice_text(e.setting_mean)), plain(difference_text(e.mean_difference)),
+            plain(dice_text(e.sd_difference)), bound(e.lower_bound), bound(e.upper_bound),
+            needed(e.n_needed_80), needed(e.n_needed_90),
+            // The row's own figures say why, unless there are none.
+            verdict_badge(e.verdict) +
+                (e.why.empty() || (e.lower_bound && e.upper_bound && e.n >= kMinimumCases) ? Text{}
+                                                                                           : t.mark(e.why))};
         t.rows.push_back(std::move(row));
         first = false;
         if (!e.bound_method.empty()) methods.insert(e.bound_method);
@@ -548,7 +551,7 @@ class RunWriter {
                   (s.per_case.size() > kMaxCasesShown ? " (the first " + std::to_string(kMaxCasesShown) +
                                                             "; all of them are in the run's summary.json)"
                                                       : "") +
-                  ". s: median over repetitions, below it their range." +
+                  (run_.repetitions > 1 ? ". s: median over repetitions, below it their range." : ".") +
                   (own ? "" : " Below a Dice: its difference from the baseline.");
       t.columns = {{"case", Align::kLeft, ""},
                    {"windows", Align::kRight, ""},
@@ -740,6 +743,12 @@ class RunWriter {
   }
 
  private:
+  // A mean of values in [0, 1] lies there, so its interval may be cut to it.
+  static lab::Estimate within_unit(lab::Estimate e) {
+    if (e.low) e.low = std::max(0.0, *e.low);
+    if (e.high) e.high = std::min(1.0, *e.high);
+    return e;
+  }
   Tone registration_tone() const {
     const std::string& s = run_.registration.status;
     return s == "registered" ? Tone::kGood : s == "changed" || s == "late" ? Tone::kWarn : Tone::kBad;
@@ -772,8 +781,8 @@ class RunWriter {
   }
   std::string no_energy() const {
     for (const SettingSummary& s : run_.settings) {
-      const Reading e = lab::metered_energy(run_, s).j_per_case;
-      if (!e.ok() && s.not_run.empty()) return e.reason;
+      const lab::MeteredEnergy e = lab::metered_energy(run_, s);
+      if (!e.j_per_case.ok() && s.not_run.empty()) return e.scope + ": " + e.j_per_case.reason;
     }
     return "no energy was recorded";
   }
@@ -929,7 +938,9 @@ class RunWriter {
           const double rest = *total - sum;
           stack.parts.push_back(std::max(0.0, rest));
           row.cells.push_back(
-              plain(rest < 0 ? difference_of(rest, 0) : significant(rest, 2)) +
+              plain(rest < 0      ? difference_of(rest, 0)
+                    : rest < .001 ? "< 0.001"
+                                  : significant(rest, 2)) +
               (rest < 0 ? t.mark("below 0: stages are means, the whole case is a median over repetitions")
                         : Text{}));
           continue;
