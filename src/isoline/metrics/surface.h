@@ -55,11 +55,12 @@ struct SurfaceMetrics {
 
 // All regions of one case. Voxels whose reference label is `ignore_label` are outside of every region in both
 // maps. Spacing is the reference's; compare geometries first (volume/same_grid.h).
-// Work is done in the bounding box of both masks, per region; memory: a few bits per corner of that box, plus
-// per thread one strip of distances (at most 64 bytes x shape[0] x shape[1]).
-// kInvalidArgument: shapes differ, a region is impossible (overlap.h) or a tolerance is negative or NaN, or
-// the spacing is not positive; kUnsupported: an axis longer than 32766 voxels. Threads: uses `pool`; results
-// do not depend on their number.
+// Work is done in the bounding box of both masks, region by region. Memory: 5 bits per corner of that box,
+// per thread one strip of distances (at most 64 bytes x shape[0] x shape[1]), and 32 bytes per different pair
+// of distance and pattern: next to nothing for segmentations, up to 32 bytes an element for noise far from
+// everything. kInvalidArgument: shapes differ, a region is impossible (overlap.h) or a tolerance is negative
+// or NaN, or the spacing is not positive; kUnsupported: an axis longer than 32766 voxels. Threads: uses
+// `pool`; results do not depend on their number.
 Result<std::vector<SurfaceMetrics>> surface_metrics(const LabelMap& reference, const LabelMap& prediction,
                                                     std::span<const SurfaceRegion> regions,
                                                     std::optional<int> ignore_label, ThreadPool& pool);
