@@ -5,7 +5,8 @@
 
 Needs a GPU, PyTorch and an otherwise idle machine; takes about five minutes. Writes meter-gpu.json (everything),
 meter-gpu.md (the figures) and trace-*.csv (every reading) into FOLDER. The load is a bf16 matrix product, 8192 cubed,
-on random data. `--fake` replaces the load by sleeping, `--scale` shortens every time: to try the script with a stand-in
+on random data, in a process of its own. `--quick` keeps the calibration, both idle states, the 60-s load and six short
+loads (100 s). `--fake` replaces the load by sleeping, `--scale` shortens every time: to try the script with a stand-in
 NVML (`--nvml`).
 """
 import argparse
@@ -56,6 +57,27 @@ class Load:
 
     def count(self, seconds):
         return max(1, round(seconds / self.unit_s))
+
+
+class Remote:
+    """A Load in another process, which holds the context and the memory."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = json.loads(self.process.stdout.readline())
+        self.unit_s = self.facts["unit_s"]
+
+    def run(self, n):
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        return tuple(json.loads(self.process.stdout.readline()))
+
+    def count(self, seconds):
+        return max(1, round(seconds / self.unit_s))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 class Session:
@@ -163,14 +185,19 @@ def main():
     p.add_argument("--fake", action="store_true")
     p.add_argument("--scale", type=float, default=1.0)
     p.add_argument("--load", type=float, help=argparse.SUPPRESS)  # child: load for so many seconds
-    p.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)  # child: a context that sleeps
+    p.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # child: loads on demand, sleeps between
+    p.add_argument("--quick", action="store_true")
     args = p.parse_args()
 
-    if args.load or args.hold:
+    if args.load or args.serve:
         load = Load(args.fake)
-        if args.hold:
-            print("ready", flush=True)
-            sys.stdin.readline()
+        if args.serve:
+            facts = {"unit_s": load.unit_s}
+            if not args.fake:
+                facts["torch"] = load.torch.__version__
+            print(json.dumps(facts), flush=True)
+            for line in sys.stdin:
+                print(json.dumps(load.run(int(line))), flush=True)
             return
         times = []
         until = time.monotonic() + args.load
@@ -203,50 +230,43 @@ def main():
          "commit": args.commit, "command": "python3 bench/meter_gpu.py " + " ".join(sys.argv[1:]),
          "kernel": platform.release(), "python": platform.python_version(), "scale": scale, "fake": args.fake}
 
+    quick = args.quick
     step("list")
     r["list_cold"] = ask("list")
     step("idle, cold")
-    r["idle_cold"] = ask("idle", "--seconds", max(0.5, 15 * scale))
+    r["idle_cold"] = ask("idle", "--seconds", max(0.5, (5 if quick else 15) * scale))
     step("calibration, cold")
-    r["calibration_cold"] = ask("calibrate", "--seconds", max(1, 5 * scale))
+    r["calibration_cold"] = ask("calibrate", "--seconds", max(1, (2 if quick else 5) * scale))
 
-    step("idle, context alive")
-    holder = subprocess.Popen(child("--hold"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    holder.stdout.readline()
-    time.sleep(5 * scale)
-    r["idle_context"] = ask("idle", "--seconds", max(0.5, 15 * scale))
-    r["list_context"] = ask("list")
-    holder.stdin.close()
-    holder.wait()
-
-    step("60-s load under meter run")
-    report = out / "run60.json"
-    done = subprocess.run(isoline("run", "-q", "-o", report, "--trace", out / "trace-run60.csv", "--idle", 3 * scale, "--",
-                                  *child("--load", 60 * scale)), stdout=subprocess.PIPE, text=True)
-    r["run60"] = json.loads(report.read_text())
-    report.unlink()
-    r["run60_load"] = json.loads(done.stdout) if done.returncode == 0 else {"exit_code": done.returncode}
+    step("start of the load's process")
+    load = Remote(child("--serve"))
+    r["torch"] = load.facts.get("torch")
+    r["product_ms"] = load.unit_s * 1e3
+    if not args.fake:
+        r["tflops"] = 2 * SIZE**3 / load.unit_s * 1e-12
+    idle_s = max(0.5, (5 if quick else 15) * scale)
+    if not quick:
+        step("idle, context alive")
+        time.sleep(5 * scale)
+        r["idle_context"] = ask("idle", "--seconds", idle_s)
+        stop = threading.Event()
+        worker = threading.Thread(target=lambda: [load.run(load.count(0.2)) for _ in iter(stop.is_set, True)])
+        worker.start()
+        time.sleep(1 * scale)
+        step("calibration, under load")
+        r["calibration_load"] = ask("calibrate", "--seconds", max(1, 5 * scale))
+        stop.set()
+        worker.join()
 
     step("short loads")
-    load = Load(args.fake)
-    if not args.fake:
-        r["torch"] = load.torch.__version__
-        r["product_ms"] = load.unit_s * 1e3
-        r["tflops"] = 2 * SIZE**3 / load.unit_s * 1e-12
-    stop = threading.Event()
-    worker = threading.Thread(target=lambda: [load.run(load.count(0.2)) for _ in iter(stop.is_set, True)])
-    worker.start()
-    time.sleep(1 * scale)
-    r["calibration_load"] = ask("calibrate", "--seconds", max(1, 5 * scale))
-    stop.set()
-    worker.join()
-
     session = Session(isoline("session", "--trace", out / "trace-short.csv", "--seed", 7))
-    session.ask(f"process {os.getpid()}")
+    session.ask(f"process {load.process.pid}")
     windows = []
-    plan = [(1, "aligned", 0.0, 10), (1, "random", 0.0, 10), (3, "aligned", 0.0, 4), (3, "random", 0.0, 4),
-            (1, "aligned", 0.5, 6), (10, "aligned", 0.0, 2), (10, "random", 0.0, 2)]
-    load.run(load.count(2 * scale))  # warm
+    plan = [(1, "aligned", 0.0, 3), (1, "random", 0.0, 3)] if quick else [
+        (1, "aligned", 0.0, 10), (1, "random", 0.0, 10), (3, "aligned", 0.0, 4), (3, "random", 0.0, 4),
+        (1, "aligned", 0.5, 6), (10, "aligned", 0.0, 2), (10, "random", 0.0, 2)]
+    if not quick:
+        load.run(load.count(2 * scale))  # warm
     for seconds, phase, tail, repeats in plan:
         n = load.count(seconds * scale)
         for _ in range(repeats):
@@ -257,16 +277,29 @@ def main():
             w = session.ask(f"end {token}")
             windows.append({"seconds": seconds, "phase": phase, "tail_s": tail, "products": n, "load_begin_ns": begin,
                             "load_end_ns": end, "window": w})
-    step("20-s window of load alone")
-    time.sleep(2 * scale)
-    token = session.ask("begin aligned")["token"]
-    n = load.count(20 * scale)
-    begin, end = load.run(n)
-    r["window20"] = {"products": n, "load_begin_ns": begin, "load_end_ns": end, "window": session.ask(f"end {token}")}
-    time.sleep(2 * scale)
+    if not quick:
+        step("20-s window of load alone")
+        time.sleep(2 * scale)
+        token = session.ask("begin aligned")["token"]
+        n = load.count(20 * scale)
+        begin, end = load.run(n)
+        r["window20"] = {"products": n, "load_begin_ns": begin, "load_end_ns": end, "window": session.ask(f"end {token}")}
+        time.sleep(2 * scale)
     session.close()
     r["windows"] = windows
-    r["list_after"] = ask("list")
+    step("idle, context alive, hot")
+    time.sleep(3 * scale)
+    r["idle_hot"] = ask("idle", "--seconds", idle_s)
+    r["list_context"] = ask("list")
+    load.close()
+
+    step("60-s load under meter run")
+    report = out / "run60.json"
+    done = subprocess.run(isoline("run", "-q", "-o", report, "--trace", out / "trace-run60.csv", "--",
+                                  *child("--load", 60 * scale)), stdout=subprocess.PIPE, text=True)
+    r["run60"] = json.loads(report.read_text())
+    report.unlink()
+    r["run60_load"] = json.loads(done.stdout) if done.returncode == 0 else {"exit_code": done.returncode}
 
     groups = []
     for seconds, phase, tail, _ in plan:
@@ -281,11 +314,12 @@ def main():
             "wall_s": spread([w["window"]["wall_s"] for w in mine])})
     r["groups"] = groups
     plain = [w for w in windows if w["tail_s"] == 0 and value(w["window"]["devices"][0]["energy_gross_j"]) is not None]
-    r["fit"] = line_fit([w["window"]["wall_s"] for w in plain],
+    r["fit"] = None if quick else line_fit([w["window"]["wall_s"] for w in plain],
                         [value(w["window"]["devices"][0]["energy_gross_j"]) for w in plain])
     trace = read_trace(out / "trace-short.csv")
+    long = [w for w in windows if w["seconds"] >= 10] + ([r["window20"]] if "window20" in r else [])
     r["delays"] = [step_delays(trace, w["load_begin_ns"] * 1e-9, w["load_end_ns"] * 1e-9)
-                   for w in windows + [r["window20"]] if w.get("seconds", 20) >= 10]
+                   for w in long]
     r["took_s"] = time.monotonic() - started
     (out / "meter-gpu.json").write_text(json.dumps(r, indent=1) + "\n")
     markdown = write_markdown(r)
@@ -321,19 +355,23 @@ def write_markdown(r):
         if not s["available"]:
             lines.append(f"| {s['id']} | unavailable: {s['reason']} |")
 
-    cold, loaded = r["calibration_cold"], r["calibration_load"]
-    lines += ["", "## Calibration", "", "| | cold | under load |", "|---|---|---|"]
+    calibrations = [r[k] for k in ("calibration_cold", "calibration_load") if k in r]
+    lines += ["", "## Calibration", "", "| | cold |" + " under load |" * (len(calibrations) - 1),
+              "|---|---|" + "---|" * (len(calibrations) - 1)]
     for key, name, scale, unit in [("tick_period_s", "counter tick", 1e3, "ms"), ("tick_step_j", "counter step", 1, "J"),
                                    ("power_refresh_s", "power refresh (visible changes)", 1e3, "ms"),
                                    ("counter_call_us", "counter call", 1, "us"), ("power_call_us", "power call", 1, "us"),
                                    ("health_call_us", "health call", 1, "us"), ("memory_call_us", "memory call", 1, "us")]:
-        lines.append(f"| {name} | " + " | ".join(quantiles(c["sources"][0][key], scale, unit) for c in (cold, loaded)) + " |")
+        lines.append(f"| {name} | " + " | ".join(quantiles(c["sources"][0][key], scale, unit) for c in calibrations) + " |")
     lines.append("| the meter itself, share of one core | " +
-                 " | ".join(f"{c['meter_cpu_fraction'] * 100:.2f} %" for c in (cold, loaded)) + " |")
+                 " | ".join(f"{c['meter_cpu_fraction'] * 100:.2f} %" for c in calibrations) + " |")
 
     lines += ["", "## Idle", "", "| state asked for | state seen | contexts | power, counter W | uncertainty W | "
               "power, integrated W | SM clock MHz | temperature C | seconds |", "|---|---|---|---|---|---|---|---|---|"]
-    for key, name in [("idle_cold", "cold (no context)"), ("idle_context", "context alive, 5 s after its last work")]:
+    for key, name in [("idle_cold", "cold (no context)"), ("idle_context", "context alive, 5 s after its warm-up"),
+                      ("idle_hot", "context alive, 3 s after loads (hot)")]:
+        if key not in r:
+            continue
         d = r[key]["devices"][0]
         lines.append(f"| {name} | {d['state']} | {text(d['contexts'], '{:.0f}')} | {text(d['power_w'])} | "
                      f"{text(d['power_uncertainty_w'])} | {text(d['power_integrated_w'])} | "
@@ -341,11 +379,13 @@ def write_markdown(r):
                      f"{r[key]['seconds']:.1f} |")
 
     lines += ["", "## 60 s of load", "",
-              "`meter run` holds the whole child process: Python, context, warm-up, 60 s of load, exit. The window holds 20 s "
-              "of load alone, in a process that was warm.", "", "| | `meter run`, 60 s of load | window, 20 s |", "|---|---|---|"]
-    run, window = r["run60"], r["window20"]["window"]
-    d = (run["devices"][0], window["devices"][0])
-    lines.append(f"| wall s | {run['wall_s']:.3f} | {window['wall_s']:.3f} |")
+              "`meter run` holds the whole child process: Python, context, warm-up, 60 s of load, exit." +
+              (" The window holds 20 s of load alone, in a process that was warm." if "window20" in r else ""), ""]
+    run = r["run60"]
+    whole = [run] + ([r["window20"]["window"]] if "window20" in r else [])
+    d = [w["devices"][0] for w in whole]
+    lines += ["| | `meter run`, 60 s of load |" + (" window, 20 s |" if len(d) > 1 else ""), "|---|" + "---|" * len(d)]
+    lines.append("| wall s | " + " | ".join(f"{w['wall_s']:.3f}" for w in whole) + " |")
     for key, name, form, scale in [
             ("energy_gross_j", "energy, counter J", "{:.1f}", 1), ("energy_uncertainty_j", "its uncertainty J", "{:.2f}", 1),
             ("energy_integrated_j", "energy, integrated J", "{:.1f}", 1),
@@ -359,9 +399,10 @@ def write_markdown(r):
     lines.append("| clock events | " + " | ".join(", ".join(x["throttle_reasons"]) or "none" for x in d) + " |")
     lines.append("| power samples, missed, largest gap s | " + " | ".join(
         f"{x['power_samples']}, {x['missed_samples']}, {x['largest_gap_s']:.3f}" for x in d) + " |")
-    lines.append(f"| CPU s and peak RSS MiB of the child | {run['cpu_s']:.1f}, {text(run['peak_rss_bytes'], '{:.0f}', 2**-20)} | |")
-    lines.append(f"| CPU of the meter, share of one core | {value(run['meter_cpu_s']) / run['wall_s'] * 100:.2f} % | "
-                 f"{value(window['meter_cpu_s']) / window['wall_s'] * 100:.2f} % |")
+    lines.append(f"| CPU s and peak RSS MiB of the child | {run['cpu_s']:.1f}, {text(run['peak_rss_bytes'], '{:.0f}', 2**-20)} |"
+                 + " |" * (len(d) - 1))
+    lines.append("| CPU of the meter, share of one core | " + " | ".join(
+        f"{value(w['meter_cpu_s']) / w['wall_s'] * 100:.2f} %" for w in whole) + " |")
 
     lines += ["", "## Short loads: the same work again and again", "",
               "Energy of windows around a fixed number of products. *sd* is over the repetitions and contains the device's own "
@@ -376,19 +417,25 @@ def write_markdown(r):
         lines.append(f"| {g['seconds']} | {g['phase']} | {g['tail_s']} | {e['n']} | {w['mean']:.4f} | {e['mean']:.1f} | {e['sd']:.2f} | "
                      f"{e['cv'] * 100:.2f} | {u['mean']:.2f} | {u['mean'] / e['mean'] * 100:.2f} | {dis['mean'] * 100:.2f} | "
                      f"{dis['min'] * 100:.2f} … {dis['max'] * 100:.2f} |")
+    if r["delays"]:
+        lines += ["", "## Where the readings show the step", "",
+                  "Seconds from the true begin and end of a load (host clock, device synchronised) to where the reading shows it; "
+                  "loads of 10 and 20 s after 2 s of rest. Counter: crossing of the lines through its values before and after the "
+                  "step, the later line taken from 0.6 s on; before the step means that power overshot its later level first. "
+                  "Power: first sample past the middle.", "",
+                  "| counter, begin | counter, end | power, begin | power, end | levels W: before, during, after |",
+                  "|---|---|---|---|---|"]
+        for d in r["delays"]:
+            cells = ["" if d[k] is None else f"{d[k]:.3f}"
+                     for k in ("counter_begin_s", "counter_end_s", "power_begin_s", "power_end_s")]
+            lines.append("| " + " | ".join(cells) + " | " + ", ".join(f"{v:.0f}" for v in d.get("levels_w", [])) + " |")
     f = r["fit"]
-    lines += ["", "## How late the readings are", "",
-              "Seconds from the true begin and end of a load (host clock, device synchronised) to where the reading shows it; loads "
-              "of 10 and 20 s after 2 s of rest. Counter: crossing of the lines through its values before and after the step; power: "
-              "first sample past the middle.", "",
-              "| counter, begin | counter, end | power, begin | power, end | levels W: before, during, after |", "|---|---|---|---|---|"]
-    for d in r["delays"]:
-        cells = ["" if d[k] is None else f"{d[k]:.3f}" for k in ("counter_begin_s", "counter_end_s", "power_begin_s", "power_end_s")]
-        lines.append("| " + " | ".join(cells) + " | " + ", ".join(f"{v:.0f}" for v in d.get("levels_w", [])) + " |")
-    lines += ["", f"Energy against wall time over the {f['n']} windows without tail: {f['slope_w']:.1f} W x t "
-              f"{f['intercept_j']:+.1f} J (standard error of the intercept {f['intercept_se_j']:.1f} J). A negative intercept is "
-              "energy that the counter publishes only after the window has ended (its lag), or power that rises slowly.", "",
-              f"The whole script took {r['took_s']:.0f} s.", ""]
+    if f:
+        lines += ["", f"Energy against wall time over the {f['n']} windows without tail: {f['slope_w']:.1f} W x t "
+                  f"{f['intercept_j']:+.1f} J (standard error of the intercept {f['intercept_se_j']:.1f} J). A negative intercept "
+                  "would be energy that the counter publishes only after a window has ended (lag); a positive one is power that "
+                  "overshoots at the begin of a load."]
+    lines += ["", f"The whole script took {r['took_s']:.0f} s.", ""]
     return "\n".join(lines)
 
 

@@ -117,7 +117,7 @@ TEST(Nvml, MeterMeasuresThroughTheLibrary) {
   };
   const double truth = energy(report->end_ns) - energy(report->begin_ns);
   EXPECT_NEAR(*d.energy_gross_j, truth, *d.energy_uncertainty_j + 1);
-  EXPECT_NEAR(*d.energy_integrated_j, truth, 20);
+  EXPECT_NEAR(*d.energy_integrated_j, truth, 30);
   EXPECT_TRUE(d.throttled);
   EXPECT_TRUE(d.power_capped);
   EXPECT_FALSE((*meter)->end(token).ok());

@@ -15,6 +15,7 @@
 #include "isoline/measure/nvml.h"
 #include "isoline/measure/process.h"
 #include "isoline/measure/rapl.h"
+#include "isoline/measure/tick_model.h"
 
 namespace isoline::measure {
 namespace {
@@ -22,6 +23,8 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kFinePoll = kMs / 2;          // around an expected tick
 constexpr int64_t kLearnPoll = 2 * kMs;         // while the tick period is unknown
+constexpr int64_t kCalmCheck = 1000 * kMs;      // between looks at an expensive counter that nobody asks for
+constexpr int64_t kExpensiveCall = kMs / 2;     // calls beyond this are made only where they are needed
 constexpr int64_t kFastTick = 8 * kMs;          // counters that tick faster are sampled, not watched
 constexpr int64_t kFastPoll = 10 * kMs;         // between samples of such a counter
 constexpr int64_t kLostPoll = 100 * kMs;        // between attempts to reach a vanished device
@@ -62,17 +65,17 @@ struct Track {
   CounterProperties properties;
 
   // Counter.
-  std::optional<uint64_t> count;   // last value read
-  int64_t same_since = 0;          // begin of the last read that gave it
-  int64_t first_read = 0;          // begin of the first read of this value
-  double joules = 0;               // since the track began
-  std::optional<Edge> edge;        // last one
-  int64_t edges = 0;               // seen so far
-  std::vector<int64_t> intervals;  // between the last few edges, at most 9
-  int64_t tick = 0;                // median of them; 0: unknown
-  int skipped = 0;                 // intervals in a row that were too long to be one tick
-  int64_t margin = 0;              // how long before an expected edge fine polling begins
-  bool fast = false;               // ticks faster than it is polled
+  std::optional<uint64_t> count;  // last value read
+  int64_t same_since = 0;         // begin of the last read that gave it
+  int64_t first_read = 0;         // begin of the first read of this value
+  double joules = 0;              // since the track began
+  std::optional<Edge> edge;       // last one
+  TickModel model;
+  int64_t tick = 0;            // period; 0: unknown
+  bool fast = false;           // ticks faster than it is polled
+  int64_t verified = 0;        // when a change was last seen as it happened
+  std::vector<int64_t> costs;  // of the last few reads, at most 9
+  int64_t cost = 0;            // median of them
   int64_t next_counter = 0;
   std::string counter_failure;  // reason of the last read if it failed
   int64_t failing_since = 0;
@@ -86,9 +89,17 @@ struct Track {
 
   void forget_edges() {
     edge.reset();
-    intervals.clear();
+    model.reset();
     tick = 0;
     fast = false;
+  }
+  bool expensive() const { return cost > kExpensiveCall && !fast; }
+  void add_cost(int64_t ns) {
+    if (costs.size() == 9) costs.erase(costs.begin());
+    costs.push_back(ns);
+    std::vector<int64_t> sorted = costs;
+    std::sort(sorted.begin(), sorted.end());
+    cost = sorted[sorted.size() / 2];
   }
 };
 
@@ -273,6 +284,7 @@ struct Meter::State {
       counter_failed(i, a, b, r.reason);
       return;
     }
+    t.add_cost(b - a);
     if (!t.counter_failure.empty()) {
       t.counter_failure.clear();
       if (t.lost) {  // came back: nothing is known about the time between
@@ -319,21 +331,70 @@ struct Meter::State {
       break_windows(i, last,
                     "energy counter stood still for over " + seconds_text(s_from_ns(limit)) +
                         (t.power_w ? " though the power reading is above 0, from" : ", from"));
-    if (t.fast)
+    schedule(i, b);
+  }
+
+  // When to read the counter next, after a read that ended at `b`. Cheap counters are watched at every tick,
+  // so that each change is seen as it happens; expensive ones (milliseconds of CPU a call on some drivers)
+  // only where a window begins or ends, and once a second to keep the model of their ticks true.
+  void schedule(size_t i, int64_t b) {
+    Track& t = tracks[i];
+    const int64_t last = t.edge ? t.edge->mid() : t.first_read;
+    if (t.fast) {
       t.next_counter = b + kFastPoll;
-    else if (t.tick == 0)
+      return;
+    }
+    if (!t.model.valid()) {
       t.next_counter = b + (b - last > 1000 * kMs ? 10 * kLearnPoll : kLearnPoll);
-    else if (b < last + t.tick - t.margin)
-      t.next_counter = last + t.tick - t.margin;
-    else if (b < last + 2 * t.tick)
+      return;
+    }
+    const int64_t current = last + t.tick / 2;
+    const bool calm = t.expensive() && !demanded(i);
+    const int64_t rest =
+        std::min(t.verified + kCalmCheck, t.model.known_until(t.tick / 20).at_ns - t.tick / 2);
+    const TickModel::Tick next = t.model.next_after(calm ? std::max(current, rest) : current);
+    const int64_t guard = std::max<int64_t>(next.half_ns + t.cost + 2 * kFinePoll, 4 * kFinePoll);
+    if (b < next.at_ns - guard)
+      t.next_counter = next.at_ns - guard;
+    else if (b < next.at_ns + guard + t.tick)
       t.next_counter = b + kFinePoll;
-    else  // overdue: keep the edge within a twentieth of a tick
-      t.next_counter = b + std::max<int64_t>(kFinePoll, t.tick / 20);
+    else  // overdue
+      t.next_counter = b + std::max({kFinePoll, t.tick / 20, 4 * t.cost});
+  }
+
+  // Whether a window waits for ticks of this source.
+  bool demanded(size_t i) const {
+    if (aligning > 0) return true;
+    for (const Window& w : windows) {
+      const Part& p = w.parts[i];
+      if (p.broken.empty() && (!p.begin || (w.end_ns && !p.end))) return true;
+    }
+    return false;
   }
 
   void changed(size_t i, int64_t a, int64_t b, uint64_t now_count) {
     Track& t = tracks[i];
     const CounterProperties& c = t.properties;
+    Edge e;
+    e.lo = t.fast ? std::max(t.same_since, b - t.tick) : t.same_since;
+    e.hi = b;
+    const bool seen = b - t.same_since <= std::max<int64_t>(3 * kMs, 4 * t.cost);  // as it happened
+    if (!t.fast && !seen && t.model.valid()) {
+      // The change was not watched: the value is that of the tick before this read.
+      const TickModel::Tick tick = t.model.last_before(a), next = t.model.next_after(a);
+      const bool vague = tick.half_ns > t.tick / 8;
+      if (!vague && (a - tick.at_ns < tick.half_ns || next.at_ns - b < next.half_ns)) {
+        t.next_counter = b + std::max(kFinePoll, tick.half_ns);  // too near a tick to tell: read again
+        return;
+      }
+      if (vague || (t.edge && tick.at_ns < t.edge->mid() + t.tick / 2)) {
+        t.model.reset();  // or it changed where the model has no tick
+        t.tick = 0;
+      } else {
+        e.lo = tick.at_ns - tick.half_ns;
+        e.hi = tick.at_ns + tick.half_ns;
+      }
+    }
     // How much can have been added since the last edge (or first look), with room for late publication.
     const int64_t since = t.edge ? t.edge->lo : t.first_read;
     const double possible_j = c.max_plausible_w * (s_from_ns(b - since) + 2 * s_from_ns(t.tick) + 0.2);
@@ -356,56 +417,33 @@ struct Meter::State {
       break_windows(i, b, why);
       t.count = now_count;
       t.same_since = t.first_read = a;
-      t.edge.reset();
-      t.intervals.clear();
+      t.forget_edges();
       t.next_counter = b + kLearnPoll;
       return;
     }
-    Edge e;
-    e.lo = t.fast ? std::max(t.same_since, b - t.tick) : t.same_since;
-    e.hi = b;
     t.joules += *rise;
     e.joules = t.joules;
     t.count = now_count;
     t.same_since = t.first_read = a;
-    learn(t, e, b);
     t.edge = e;
-    ++t.edges;
+    if (!t.fast) learn(t, e, b, seen);
     trace(e.mid(), i, "counter_j", e.joules);
     each_window([&](Window& w) { add_edge(w, i, e); });
+    schedule(i, b);
   }
 
-  // Period of the counter, and when to look next.
-  void learn(Track& t, const Edge& e, int64_t b) {
-    if (t.fast) {
-      t.next_counter = b + kFastPoll;
-      return;
+  void learn(Track& t, const Edge& e, int64_t b, bool seen) {
+    if (seen) {
+      t.model.observe(e.lo, e.hi);
+      t.verified = b;
+    } else if (!t.model.valid()) {
+      t.model.reset();
     }
-    if (t.edge) {
-      const int64_t interval = e.mid() - t.edge->mid();
-      const bool one_tick =
-          t.tick == 0 || interval < t.tick * 3 / 2;  // a missed edge says nothing of the period
-      t.skipped = one_tick ? 0 : t.skipped + 1;
-      if (t.skipped == 4) {  // the period itself has changed
-        t.intervals.clear();
-        t.tick = t.skipped = 0;
-      } else if (one_tick) {
-        if (t.intervals.size() == 9) t.intervals.erase(t.intervals.begin());
-        t.intervals.push_back(interval);
-      }
-      if (t.intervals.size() >= 4) {
-        std::vector<int64_t> sorted = t.intervals;
-        std::sort(sorted.begin(), sorted.end());
-        t.tick = sorted[sorted.size() / 2];
-        const int64_t spread = std::max(sorted.back() - t.tick, t.tick - sorted.front());
-        t.margin = std::min(t.tick / 2, std::max({4 * kFinePoll, t.tick / 50, spread + spread / 2}));
-        if (t.tick < kFastTick) {
-          t.fast = true;
-          t.tick = spin_for_tick(t);
-        }
-      }
+    t.tick = t.model.period_ns();
+    if (t.tick > 0 && t.tick < kFastTick) {
+      t.fast = true;
+      t.tick = spin_for_tick(t);
     }
-    t.next_counter = t.tick == 0 ? b + kLearnPoll : t.fast ? b + kFastPoll : e.mid() + t.tick - t.margin;
   }
 
   // Mean period of a fast counter: the time over eight changes, read without a pause (at most 20 ms).
@@ -592,6 +630,7 @@ struct Meter::State {
         p.broken = (t.count ? "device lost before the window began: " : "energy counter unreadable: ") +
                    t.counter_failure;
       t.next_health = w.begin_ns;  // so that short windows have a sample
+      t.next_counter = w.begin_ns;
     }
     windows.push_back(std::move(w));
     return last_token;
@@ -599,18 +638,24 @@ struct Meter::State {
 
   void align(Phase phase) {
     Track* slowest = nullptr;
-    int64_t edges = 0, tick = 0;
+    int64_t tick = 0;
+    const int64_t asked = clock.now_ns();
     {
       std::lock_guard lock(mutex);
       for (Track& t : tracks)
         if (t.edge && !t.lost && (!slowest || t.tick > slowest->tick)) slowest = &t;
-      if (slowest) edges = slowest->edges;
+      if (!slowest) return;
+      ++aligning;
+      slowest->next_counter = asked;
     }
-    if (!slowest) return;
-    wait_until(clock.now_ns() + kFirstTickWait, [&] {
+    wait_until(asked + kFirstTickWait, [&] {
       tick = slowest->tick;
-      return slowest->edges > edges;
+      return slowest->edge && slowest->edge->mid() > asked;
     });
+    {
+      std::lock_guard lock(mutex);
+      --aligning;
+    }
     if (phase == Phase::kRandom && tick > 0) {
       int64_t delay;
       {
@@ -633,7 +678,10 @@ struct Meter::State {
                      "meter", ""};
       w->end_ns = clock.now_ns();
       int64_t longest = kFirstTickWait;
-      for (const Track& t : tracks) longest = std::max(longest, 3 * t.tick);
+      for (Track& t : tracks) {
+        longest = std::max(longest, 3 * t.tick);
+        t.next_counter = *w->end_ns;
+      }
       deadline = *w->end_ns + longest;
     }
     wait_until(deadline, [&] {
@@ -797,6 +845,7 @@ struct Meter::State {
   std::mutex mutex;  // windows, and what of the tracks callers read
   std::list<Window> windows;
   int64_t last_token = 0, process = 0;
+  int aligning = 0;  // callers that wait for a tick
   std::mt19937_64 random;
   std::function<void()> pending_job;
   std::mutex job_mutex;
@@ -879,6 +928,7 @@ void Meter::set_process(int64_t pid) {
 IdleReport Meter::measure_idle(double seconds) {
   const int64_t token = begin(Phase::kAligned);
   state_->clock.sleep_until(state_->clock.now_ns() + ns_from_s(seconds));
+  state_->align(Phase::kAligned);  // nothing happens, so the window may as well end with a tick
   const WindowReport w = std::move(end(token)).value();
   std::vector<Reading> contexts(state_->tracks.size());
   state_->run_job([&] {

@@ -82,9 +82,9 @@ CounterProperties SimulatedSource::counter_properties() const {
   return {config_.joules_per_count, config_.range_counts, config_.max_plausible_w};
 }
 
-double SimulatedSource::pass_time() {
+double SimulatedSource::pass_time(double more_s) {
   const int64_t begin = clock_.now_ns();
-  int64_t cost = ns_from_s(config_.call_cost_s);
+  int64_t cost = ns_from_s(config_.call_cost_s + more_s);
   if (!stalled_ && s_from_ns(begin) >= config_.read_stall_at_s) {
     stalled_ = true;
     cost += ns_from_s(config_.read_stall_s);
@@ -96,7 +96,8 @@ double SimulatedSource::pass_time() {
 }
 
 CounterReading SimulatedSource::read_counter() {
-  const double now = pass_time();
+  if (config_.counter_reads) ++*config_.counter_reads;
+  const double now = pass_time(config_.counter_cost_s + (++reads_ % 13 == 0 ? config_.slow_call_s : 0));
   if (gone(now)) return {std::nullopt, "the device is lost (simulated)"};
   double t = now;
   if (t >= config_.stuck_at_s && t < config_.unstuck_at_s) t = config_.stuck_at_s;

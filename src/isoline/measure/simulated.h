@@ -63,6 +63,9 @@ struct SimulatedConfig {
   double power_gain = 1;           // systematic error of the power reading
   bool power_available = true;
   double call_cost_s = 50e-6;                         // every read takes this long
+  double counter_cost_s = 0;                          // a read of the counter takes this much more,
+  double slow_call_s = 0;                             // and every thirteenth this much more again
+  int64_t* counter_reads = nullptr;                   // counts them if set
   double vanish_at_s = kNever, return_at_s = kNever;  // reads fail in between
   double stuck_at_s = kNever, unstuck_at_s = kNever;  // the counter stands still in between, then catches up
   double reset_at_s = kNever;                         // the counter starts again at 0
@@ -86,12 +89,13 @@ class SimulatedSource : public EnergySource {
   Reading read_contexts() override;
 
  private:
-  double pass_time();  // spends the cost of a call; the time in its middle
+  double pass_time(double more_s = 0);  // spends the cost of a call; the time in its middle
   bool gone(double t_s) const { return t_s >= config_.vanish_at_s && t_s < config_.return_at_s; }
   SimulatedConfig config_;
   Clock& clock_;
   SourceInfo info_;
   bool stalled_ = false;
+  int64_t reads_ = 0;
 };
 
 }  // namespace isoline::measure
