@@ -53,10 +53,14 @@ Status sweep(const Options& o) {
   options.open_system = worker_factory(plan, o.run_folder);
   options.meter = meter.get();
   options.cancel = &interrupted();
+  int64_t before = 0;  // done by earlier sweeps: not part of this one's remaining time
   options.progress = [&](int64_t done, int64_t total, const std::string&) {
     if (!total) return;
-    if (!bar) bar = std::make_unique<Progress>("sweep " + plan.experiment.id, total, o.output.progress());
-    bar->set(done);
+    if (!bar) {
+      before = done;
+      bar = std::make_unique<Progress>("sweep " + plan.experiment.id, total - before, o.output.progress());
+    }
+    bar->set(done - before);
   };
   const Status swept = lab::run_sweep(plan, options, pool);
   bar.reset();
@@ -108,6 +112,7 @@ Status lab_worker() {
     run.windows = s.windows;
     run.forwards = s.forwards;
     run.forward_ms.assign(s.forward_ms.begin(), s.forward_ms.end());
+    run.device_kind = model.backend->device_kind();
     run.runtime = model.segmenter->session_description();
     run.cpu_s = window.cpu_s();
     run.peak_rss_bytes = window.peak_rss_bytes();

@@ -38,6 +38,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;
+  // Whose energy and memory an execution costs: "cpu" or "gpu".
+  virtual std::string device_kind() const { return "cpu"; }
   // One line on what it would run on here, e.g. "CPU, AVX-512, bf16 in hardware".
   virtual std::string device_description() const = 0;
   // Explains a refusal; ok means create() is expected to succeed.

@@ -20,7 +20,7 @@ template <class V>
 void fields(V& v, SessionEntry& s) {
   v("started", s.started), v("isoline_version", s.isoline_version), v("commit", s.commit),
       v("device", s.device);
-  v("device_kind", s.device_kind), v("energy_sources", s.energy_sources), v("meter", s.meter);
+  v("energy_sources", s.energy_sources), v("meter", s.meter);
 }
 template <class V>
 void fields(V& v, IdleEntry& i) {
@@ -37,7 +37,8 @@ void fields(V& v, RegionScores& s) {
 template <class V>
 void fields(V& v, RunEntry& r) {
   v("started", r.started), v("setting", r.setting), v("case", r.case_id), v("repetition", r.repetition);
-  v("error", r.error), v("runtime", r.runtime), v("wall_s", r.wall_s), v("stages_s", r.stages_s);
+  v("error", r.error), v("runtime", r.runtime), v("device_kind", r.device_kind), v("wall_s", r.wall_s),
+      v("stages_s", r.stages_s);
   v("windows", r.windows), v("forwards", r.forwards), v("forward_ms", r.forward_ms);
   v("meter_wall_s", r.meter_wall_s), v("cpu_s", r.cpu_s), v("peak_rss_bytes", r.peak_rss_bytes);
   v("peak_vram_bytes", r.peak_vram_bytes), v("energy_gross_j", r.energy_gross_j);

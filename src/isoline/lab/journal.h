@@ -18,7 +18,6 @@ struct SessionEntry {
   std::string started;  // UTC
   std::string isoline_version, commit;
   std::map<std::string, std::string> device;  // see machine_facts(), and of each GPU
-  std::string device_kind;                    // "cpu" | "gpu"
   std::vector<std::string> energy_sources;    // what can be read, and why the rest cannot
   std::map<std::string, std::string> meter;   // calibration
 };
@@ -43,9 +42,9 @@ struct RegionScores {
 struct RunEntry {
   std::string started, setting, case_id;
   int repetition = 0;
-  std::string error;  // empty: it went well, and all that follows is set
-  std::string runtime;
-  double wall_s = 0;  // boundary as RunSummary::boundary
+  std::string error;                 // empty: it went well, and all that follows is set
+  std::string runtime, device_kind;  // device_kind: "cpu" | "gpu"
+  double wall_s = 0;                 // boundary as RunSummary::boundary
   std::map<std::string, double> stages_s;
   int64_t windows = 0, forwards = 0;
   std::vector<double> forward_ms;

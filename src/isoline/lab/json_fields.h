@@ -52,7 +52,7 @@ struct JsonWriter {
       return to_string(value);
     } else if constexpr (std::is_same_v<T, Reading>) {
       if (value.ok()) return Json{{"value", *value}};
-      return Json{{"value", nullptr}, {"reason", value.reason}};
+      return Json{{"value", nullptr}, {"reason", value.reason.empty() ? "not available" : value.reason}};
     } else if constexpr (std::is_same_v<T, std::pair<std::string, std::string>>) {
       return Json::array({value.first, value.second});
     } else if constexpr (IsOptional<T>::value) {

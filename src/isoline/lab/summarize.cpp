@@ -29,6 +29,13 @@ Estimate estimate(const std::vector<double>& values) {
   return e;
 }
 
+// An interval of a score cannot leave the score's range.
+Estimate within_unit(Estimate e) {
+  if (e.low) e.low = std::max(0.0, *e.low);
+  if (e.high) e.high = std::min(1.0, *e.high);
+  return e;
+}
+
 // Geometric mean of ratios, each > 0.
 std::optional<Estimate> ratio_estimate(const std::vector<double>& ratios) {
   if (ratios.empty()) return std::nullopt;
@@ -180,9 +187,9 @@ RegionQuality region_quality(const Plan& plan, size_t r, const SettingRuns& runs
     if (s.hd95_mm) hd95.push_back(*s.hd95_mm);
     q.hd95_infinite += s.hd95_infinite;
   }
-  q.dice = estimate(dice);
+  q.dice = within_unit(estimate(dice));
   if (!nnunet.empty()) q.dice_nnunet = mean(nnunet);
-  q.surface_dice = estimate(surface);
+  q.surface_dice = within_unit(estimate(surface));
   if (!hd95.empty()) q.hd95_median_mm = median(hd95);
   return q;
 }
@@ -446,9 +453,11 @@ RunSummary summarize(const Plan& plan, const JournalContent& journal, const Regi
     p.commit = last.commit;
     p.started = journal.sessions.front().started;
     p.device = last.device;
-    out.device_kind = last.device_kind;
-    const auto name = last.device.find(last.device_kind == "gpu" ? "gpu" : "cpu");
-    out.device_name = name == last.device.end() ? last.device_kind : name->second;
+    out.device_kind = "cpu";
+    for (const RunEntry& r : journal.runs)
+      if (r.device_kind == "gpu") out.device_kind = "gpu";
+    const auto name = last.device.find(out.device_kind);
+    out.device_name = name == last.device.end() ? out.device_kind : name->second;
     out.energy_source = last.energy_sources.empty() ? "no meter" : text_of(last.energy_sources);
     out.meter = last.meter;
     for (const SessionEntry& s : journal.sessions)

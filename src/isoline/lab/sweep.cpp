@@ -88,45 +88,44 @@ Status claim_folder(const Plan& plan, const std::string& folder) {
   return write_file_atomically(file, wanted);  // last: its presence says that the rest is there
 }
 
-Reading sum_of(const std::vector<measure::DeviceWindow>& devices, const std::string& kind,
-               Reading measure::DeviceWindow::*field) {
+// Why nothing of a kind can be read: as the meter found at its start.
+Reading nothing_to_read(const std::vector<measure::SourceInfo>& sources, const std::string& kind) {
+  for (const measure::SourceInfo& s : sources)
+    if (!s.available && s.kind == kind) return Reading::unavailable(s.reason);
+  return Reading::unavailable("no " + kind + " found");
+}
+
+// Sum over the devices of a kind; unavailable, with the first reason, if one of them is.
+template <class Device>
+Reading sum_of(const std::vector<Device>& devices, const std::string& kind, Reading Device::*field,
+               const std::vector<measure::SourceInfo>& sources) {
   double sum = 0;
   bool any = false;
-  for (const measure::DeviceWindow& d : devices) {
+  for (const Device& d : devices) {
     if (d.kind != kind) continue;
     const Reading& r = d.*field;
     if (!r.ok()) return r;
     sum += *r;
     any = true;
   }
-  return any ? Reading::of(sum) : Reading::unavailable("no readable " + kind);
+  return any ? Reading::of(sum) : nothing_to_read(sources, kind);
 }
 
-void add_window(const measure::WindowReport& window, const std::vector<measure::SourceInfo>& sources,
-                RunEntry& entry) {
+void add_gpu_window(const measure::WindowReport& window, const std::vector<measure::SourceInfo>& sources,
+                    RunEntry& entry) {
   using measure::DeviceWindow;
-  const char* gpu = measure::kKindGpu;
-  entry.meter_wall_s = window.wall_s;
-  entry.energy_gross_j = sum_of(window.devices, gpu, &DeviceWindow::energy_gross_j);
-  entry.energy_integrated_j = sum_of(window.devices, gpu, &DeviceWindow::energy_integrated_j);
-  entry.energy_uncertainty_j = sum_of(window.devices, gpu, &DeviceWindow::energy_uncertainty_j);
-  entry.average_power_w = sum_of(window.devices, gpu, &DeviceWindow::average_power_w);
-  entry.peak_power_w = sum_of(window.devices, gpu, &DeviceWindow::peak_power_w);
-  entry.peak_vram_bytes = sum_of(window.devices, gpu, &DeviceWindow::peak_process_vram_bytes);
-  entry.cpu_energy_j = sum_of(window.devices, measure::kKindCpuPackage, &DeviceWindow::energy_gross_j);
-  // Where there is nothing to read, the reason found at the start is better than "no readable gpu".
-  for (const measure::SourceInfo& s : sources) {
-    if (s.available) continue;
-    const Reading why = Reading::unavailable(s.reason);
-    if (s.kind == measure::kKindCpuPackage && !entry.cpu_energy_j.ok()) entry.cpu_energy_j = why;
-    if (s.kind == gpu)
-      for (Reading* r : {&entry.energy_gross_j, &entry.energy_integrated_j, &entry.energy_uncertainty_j,
-                         &entry.average_power_w, &entry.peak_power_w, &entry.peak_vram_bytes})
-        if (!r->ok()) *r = why;
-  }
+  const auto sum = [&](Reading DeviceWindow::*field) {
+    return sum_of(window.devices, measure::kKindGpu, field, sources);
+  };
+  entry.energy_gross_j = sum(&DeviceWindow::energy_gross_j);
+  entry.energy_integrated_j = sum(&DeviceWindow::energy_integrated_j);
+  entry.energy_uncertainty_j = sum(&DeviceWindow::energy_uncertainty_j);
+  entry.average_power_w = sum(&DeviceWindow::average_power_w);
+  entry.peak_power_w = sum(&DeviceWindow::peak_power_w);
+  entry.peak_vram_bytes = sum(&DeviceWindow::peak_process_vram_bytes);
   std::set<std::string> reasons;
   for (const DeviceWindow& d : window.devices) {
-    if (d.kind != gpu) continue;
+    if (d.kind != measure::kKindGpu) continue;
     entry.throttled = entry.throttled || d.throttled;
     reasons.insert(d.throttle_reasons.begin(), d.throttle_reasons.end());
     if (d.temperature_max_c.ok() &&
@@ -135,6 +134,18 @@ void add_window(const measure::WindowReport& window, const std::vector<measure::
     if (d.sm_clock_mean_mhz.ok()) entry.sm_clock_mean_mhz = d.sm_clock_mean_mhz;
   }
   entry.throttle_reasons.assign(reasons.begin(), reasons.end());
+}
+
+// A run on the CPU is not charged for a GPU that stands beside it.
+void add_window(const measure::WindowReport& window, const std::vector<measure::SourceInfo>& sources,
+                RunEntry& entry) {
+  entry.meter_wall_s = window.wall_s;
+  entry.cpu_energy_j =
+      sum_of(window.devices, measure::kKindCpuPackage, &measure::DeviceWindow::energy_gross_j, sources);
+  if (entry.device_kind == "gpu") return add_gpu_window(window, sources, entry);
+  for (Reading* r : {&entry.energy_gross_j, &entry.energy_integrated_j, &entry.energy_uncertainty_j,
+                     &entry.average_power_w, &entry.peak_power_w, &entry.peak_vram_bytes})
+    *r = Reading::unavailable("ran on the CPU");
 }
 
 Status evaluate(const Plan& plan, const PlannedCase& c, const std::string& labels_file, ThreadPool& pool,
@@ -215,14 +226,12 @@ class Sweep {
     s.isoline_version = options_.isoline_version;
     s.commit = options_.commit;
     s.device = machine_facts();
-    s.device_kind = "cpu";
     if (options_.meter) {
       for (const measure::SourceInfo& source : options_.meter->sources()) {
         s.energy_sources.push_back(source.available
                                        ? source.name + ": " + source.counter + "; " + source.power
                                        : source.name + ": not available: " + source.reason);
         if (source.available && source.kind == measure::kKindGpu) {
-          s.device_kind = "gpu";
           s.device["gpu"] = source.name;
           s.device["gpu_uuid"] = source.id;
           for (const auto& [key, value] : source.facts) s.device["gpu_" + key] = value;
@@ -262,19 +271,9 @@ class Sweep {
     entry.state = state;
     entry.seconds = seconds;
     const measure::IdleReport report = options_.meter->measure_idle(seconds);
-    const auto sum = [&](const std::string& kind) {
-      double w = 0;
-      bool any = false;
-      for (const measure::IdleDevice& d : report.devices) {
-        if (d.kind != kind) continue;
-        if (!d.power_w.ok()) return d.power_w;
-        w += *d.power_w;
-        any = true;
-      }
-      return any ? Reading::of(w) : Reading::unavailable("no readable " + kind);
-    };
-    entry.gpu_w = sum(measure::kKindGpu);
-    entry.cpu_w = sum(measure::kKindCpuPackage);
+    const auto sources = options_.meter->sources();
+    entry.gpu_w = sum_of(report.devices, measure::kKindGpu, &measure::IdleDevice::power_w, sources);
+    entry.cpu_w = sum_of(report.devices, measure::kKindCpuPackage, &measure::IdleDevice::power_w, sources);
     return journal_.append(entry);
   }
 
@@ -359,7 +358,10 @@ class Sweep {
     auto run = system->run(files, options_.cancel);
     if (options_.meter) {
       ISOLINE_ASSIGN(const measure::WindowReport window, options_.meter->end(token));
-      add_window(window, options_.meter->sources(), entry);
+      if (run.ok()) {
+        entry.device_kind = run->device_kind;
+        add_window(window, options_.meter->sources(), entry);
+      }
     }
     if (!run.ok()) {
       if (!system->alive()) live_.remove_if([&](const auto& entry) { return entry.first == job.setting; });

@@ -13,6 +13,7 @@
 #include "isoline/lab/recommend.h"
 #include "isoline/lab/registration.h"
 #include "isoline/lab/summarize.h"
+#include "isoline/measure/simulated.h"
 
 namespace isoline::lab {
 namespace {
@@ -97,6 +98,8 @@ class SweepTest : public testing::Test {
             for (int64_t x = 0; x < 16; ++x) labels.at(z, y, x) = 0;
       ISOLINE_RETURN_IF_ERROR(write_labels(files.output, labels, source_from({}, labels.shape), test_.pool_));
       SystemRun r;
+      r.device_kind = test_.clock_ ? "gpu" : "cpu";
+      if (test_.clock_) test_.clock_->sleep_until(test_.clock_->now_ns() + measure::ns_from_s(2));
       r.wall_s = (setting_ == "B0" ? 4.0 : setting_ == "same" ? 2.0 : 1.0) * (1 + 0.1 * i);
       r.stages_s = {{"network", r.wall_s / 2}};
       r.forward_ms = {1, 2, 3};
@@ -120,6 +123,7 @@ class SweepTest : public testing::Test {
   std::string folder_;
   ThreadPool pool_{2};
   int runs_ = 0, stop_after_ = 0;
+  measure::SimulatedClock* clock_ = nullptr;  // every run takes two seconds on it
 };
 
 TEST_F(SweepTest, FromExperimentToRecommendation) {
@@ -165,6 +169,48 @@ TEST_F(SweepTest, FromExperimentToRecommendation) {
   auto back = read_summary(folder_ + "/run");
   ASSERT_TRUE(back.ok()) << back.error().to_string();
   EXPECT_EQ(to_json_text(*back), to_json_text(*s));
+}
+
+// A card that always draws 300 W: two seconds are 600 J gross and, with the idle power it also draws, 0 J
+// net.
+TEST_F(SweepTest, EnergyComesFromTheMeterAndThrottledRunsAreRepeated) {
+  measure::SimulatedClock clock;
+  measure::SimulatedConfig config;
+  config.power.low_w = config.power.high_w = 300;
+  config.power_gain = 1.02;  // the second reading is off by 2 %
+  config.throttle_at_s = 60;
+  std::vector<std::unique_ptr<measure::EnergySource>> sources;
+  sources.push_back(std::make_unique<measure::SimulatedSource>(config, clock));
+  measure::Meter meter(std::move(sources), clock);
+  clock_ = &clock;
+  auto p = plan();
+  ASSERT_TRUE(p.ok());
+  SweepOptions o = options();
+  o.meter = &meter;
+  const Status swept = run_sweep(*p, o, pool_);
+  ASSERT_TRUE(swept.ok()) << swept.error().to_string();
+  const JournalContent journal = *read_journal(folder_ + "/run");
+  auto s = summarize_run(*p, folder_ + "/run", pool_);
+  ASSERT_TRUE(s.ok()) << s.error().to_string();
+  EXPECT_EQ(s->device_kind, "gpu");
+  EXPECT_EQ(s->device_name, "Simulated GPU");
+  EXPECT_NEAR(*s->idle_power_w["context alive"], 300, 3);
+  const SettingSummary& same = s->settings[1];
+  ASSERT_TRUE(same.energy_gross_j.ok()) << same.energy_gross_j.reason;
+  EXPECT_NEAR(*same.energy_gross_j, 600, 15);
+  EXPECT_NEAR(*same.energy_net_j, 0, 15);
+  EXPECT_NEAR(*same.energy_disagreement, -0.02, 0.01);
+  ASSERT_TRUE(same.energy_reduction);
+  EXPECT_NEAR(same.energy_reduction->value, 1, 0.02);
+  // From the sixtieth second on every run is throttled: each is tried three times, and that is said.
+  int throttled = 0;
+  for (const RunEntry& r : journal.runs) throttled += r.throttled;
+  EXPECT_GT(throttled, 3);
+  EXPECT_EQ(throttled % 3, 0);
+  ASSERT_FALSE(same.notes.empty());
+  EXPECT_NE(same.notes[0].find("throttled"), std::string::npos);
+  auto r = recommend(*s, "energy");
+  ASSERT_TRUE(r.ok()) << r.error().to_string();
 }
 
 TEST_F(SweepTest, AnInterruptedSweepGoesOnWhereItWas) {

@@ -20,9 +20,10 @@ struct SystemRun {
   double wall_s = 0;  // first byte of the scan read to labels on disk (fsync and rename included)
   std::map<std::string, double> stages_s;
   int64_t windows = 0, forwards = 0;
-  std::vector<double> forward_ms;  // one per forward pass, in order
-  std::string runtime;             // what executed, as the session describes itself
-  Reading cpu_s, peak_rss_bytes;   // of the system's process, over this case
+  std::vector<double> forward_ms;   // one per forward pass, in order
+  std::string device_kind = "cpu";  // "cpu" | "gpu": whose energy this run is charged
+  std::string runtime;              // what executed, as the session describes itself
+  Reading cpu_s, peak_rss_bytes;    // of the system's process, over this case
   std::vector<std::string> warnings;
 };
 

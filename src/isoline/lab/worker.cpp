@@ -30,7 +30,8 @@ void fields(V& v, CaseFiles& f) {
 template <class V>
 void fields(V& v, SystemRun& r) {
   v("wall_s", r.wall_s), v("stages_s", r.stages_s), v("windows", r.windows), v("forwards", r.forwards);
-  v("forward_ms", r.forward_ms), v("runtime", r.runtime), v("cpu_s", r.cpu_s);
+  v("forward_ms", r.forward_ms), v("device_kind", r.device_kind), v("runtime", r.runtime),
+      v("cpu_s", r.cpu_s);
   v("peak_rss_bytes", r.peak_rss_bytes), v("warnings", r.warnings);
 }
 

@@ -225,7 +225,7 @@ class RunWriter {
           run_, "Dice", region,
           [region](const SettingSummary& s) {
             const auto* q = quality_of(s, region);
-            return q ? within_unit(q->dice) : lab::Estimate{};
+            return q ? q->dice : lab::Estimate{};
           },
           dice_text));
       dice.push_back(reading_column(
@@ -244,7 +244,7 @@ class RunWriter {
           run_, tolerance, region,
           [region](const SettingSummary& s) {
             const auto* q = quality_of(s, region);
-            return q ? within_unit(q->surface_dice) : lab::Estimate{};
+            return q ? q->surface_dice : lab::Estimate{};
           },
           dice_text));
       SettingColumn hd;
@@ -293,6 +293,7 @@ class RunWriter {
     }
     Table t;
     std::set<std::string> methods;
+    double unseen = 0;
     t.columns = {{"setting", Align::kLeft, ""},
                  {"endpoint", Align::kLeft, ""},
                  {"n", Align::kRight, ""},
@@ -301,6 +302,7 @@ class RunWriter {
                  {"setting", Align::kRight, "Mean"},
                  {"difference", Align::kRight, "Difference"},
                  {"sd", Align::kRight, "Difference"},
+                 {"worst case", Align::kRight, "Difference"},
                  {"lower", Align::kRight, "95 % bound"},
                  {"upper", Align::kRight, "95 % bound"},
                  {"80 %", Align::kRight, "n needed"},
@@ -324,14 +326,15 @@ class RunWriter {
             name, plain(metric_name(e.metric) + " " + e.region), plain(std::to_string(e.n)),
             plain(significant(e.delta, 2)), plain(dice_text(e.baseline_mean)),
             plain(dice_text(e.setting_mean)), plain(difference_text(e.mean_difference)),
-            plain(dice_text(e.sd_difference)), bound(e.lower_bound), bound(e.upper_bound),
-            needed(e.n_needed_80), needed(e.n_needed_90),
+            plain(dice_text(e.sd_difference)), bound(e.worst_difference), bound(e.lower_bound),
+            bound(e.upper_bound), needed(e.n_needed_80), needed(e.n_needed_90),
             // The row's own figures say why, unless there are none.
             verdict_badge(e.verdict) +
                 (e.why.empty() || (e.lower_bound && e.upper_bound && e.n >= kMinimumCases) ? Text{}
                                                                                            : t.mark(e.why))};
         t.rows.push_back(std::move(row));
         first = false;
+        unseen = std::max(unseen, e.unseen_failure_rate.value_or(0));
         if (!e.bound_method.empty()) methods.insert(e.bound_method);
       }
     }
@@ -341,7 +344,10 @@ class RunWriter {
         "−δ. Not "
         "preserved: the upper bound lies below −δ. Otherwise inconclusive. Bounds are one-sided at 95 %" +
         (methods.empty() ? "" : " (" + joined({methods.begin(), methods.end()}) + ")") +
-        ". n needed: cases for that power if nothing is lost in truth.";
+        ". n needed: cases for that power if nothing is lost in truth." +
+        (unseen > 0 ? " Means say nothing about cases that did not occur: outright failures of up to " +
+                          percent(unseen) + " of all cases cannot be excluded by so few (95 %)."
+                    : "");
     doc_.blocks.push_back(std::move(t));
     difference_figures();
   }
@@ -743,12 +749,6 @@ class RunWriter {
   }
 
  private:
-  // A mean of values in [0, 1] lies there, so its interval may be cut to it.
-  static lab::Estimate within_unit(lab::Estimate e) {
-    if (e.low) e.low = std::max(0.0, *e.low);
-    if (e.high) e.high = std::min(1.0, *e.high);
-    return e;
-  }
   Tone registration_tone() const {
     const std::string& s = run_.registration.status;
     return s == "registered" ? Tone::kGood : s == "changed" || s == "late" ? Tone::kWarn : Tone::kBad;
