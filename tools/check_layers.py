@@ -14,7 +14,7 @@ INCLUDE = re.compile(r'#include "isoline/([a-z_]+)(?:/([a-z_]+))?/[a-z_0-9]+\.h"
 
 def room_order():
     text = (ROOT / "CMakeLists.txt").read_text()
-    names = re.search(r"set\(ISOLINE_ROOMS\s+(.*?)\s+CACHE", text, re.S).group(1).split()
+    names = re.search(r"set\(ISOLINE_ROOMS\s+(.*?)\)", text, re.S).group(1).split()
     return {name: rank for rank, name in enumerate(names)}
 
 
