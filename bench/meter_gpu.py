@@ -220,14 +220,14 @@ def main():
 
     def child(*more):
         fake = ["--fake"] if args.fake else []
-        return [sys.executable, os.path.abspath(__file__), *fake, *map(str, more)]
+        return [sys.executable, os.path.relpath(__file__), *fake, *map(str, more)]
 
     def step(message):
         print(f"[{time.monotonic() - started:6.1f} s] {message}", flush=True)
 
     started = time.monotonic()
     r = {"format": "isoline-meter-gpu/1", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-         "commit": args.commit, "command": "python3 bench/meter_gpu.py " + " ".join(sys.argv[1:]),
+         "commit": args.commit, "command": "python3 bench/meter_gpu.py " + " ".join(a if a != str(args.output) else "OUT" for a in sys.argv[1:]),
          "kernel": platform.release(), "python": platform.python_version(), "scale": scale, "fake": args.fake}
 
     quick = args.quick

@@ -979,10 +979,14 @@ std::vector<Snapshot> Meter::snapshot() {
 CalibrationReport Meter::calibrate(double seconds) {
   CalibrationReport report;
   Clock& clock = state_->clock;
-  // Own cost while sampling normally, over a second.
+  // Own cost while sampling normally, over two seconds: after the counters' ticks have been learnt.
+  state_->wait_until(clock.now_ns() + 2 * kFirstTickWait, [&] {
+    return std::all_of(state_->tracks.begin(), state_->tracks.end(),
+                       [&](const Track& t) { return t.tick > 0 || t.lost; });
+  });
   const int64_t t0 = clock.now_ns();
   const double cpu0 = state_->cpu_s;
-  clock.sleep_until(t0 + 1000 * kMs);
+  clock.sleep_until(t0 + 2000 * kMs);
   report.meter_cpu_fraction = (state_->cpu_s - cpu0) / s_from_ns(clock.now_ns() - t0);
   const int64_t begin = clock.now_ns();
   if (!state_->tracks.empty()) {
