@@ -14,7 +14,7 @@ namespace {
 
 // The part of NVML's C ABI that is used, after NVIDIA's public API reference.
 using NvmlReturn = int;
-constexpr NvmlReturn kSuccess = 0, kNotSupported = 3, kInsufficientSize = 7;
+constexpr NvmlReturn kSuccess = 0, kInsufficientSize = 7;
 using NvmlDevice = struct NvmlDeviceOpaque*;
 union NvmlValue {
   double d;
