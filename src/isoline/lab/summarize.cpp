@@ -227,7 +227,10 @@ EndpointResult judge(const Endpoint& endpoint, const SettingRuns& setting, const
     out.worst_difference = *std::min_element(differences.begin(), differences.end());
     out.unseen_failure_rate = 1 - std::pow(0.05, 1.0 / out.n);
   }
-  if (d.bounds) out.lower_bound = finite(d.bounds->lower), out.upper_bound = finite(d.bounds->upper);
+  if (d.bounds) {  // differences of scores lie in [-1, 1], and so does their mean
+    out.lower_bound = std::max(-1.0, d.bounds->lower);
+    out.upper_bound = std::min(1.0, d.bounds->upper);
+  }
   out.verdict = d.verdict;
   out.why = d.why;
   out.n_needed_80 = d.n_needed_80;
