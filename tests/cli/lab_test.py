@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,11 @@ repetitions = {repetitions}
 
 def run(*arguments):
     return subprocess.run([str(ISOLINE), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+def children_of(process):
+    tasks = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [pid for task in tasks for pid in task.read_text().split()]
 
 
 class Lab(unittest.TestCase):
@@ -122,7 +128,7 @@ class Lab(unittest.TestCase):
             if (self.run_dir / "results.jsonl").exists() and len(self.lines()) > 20:
                 break
             time.sleep(0.01)
-        children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()
+        children = children_of(process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         kept = (self.run_dir / "results.jsonl").read_bytes()
@@ -147,8 +153,7 @@ class Lab(unittest.TestCase):
         killed = False
         while not killed and time.monotonic() < deadline:
             if (self.run_dir / "results.jsonl").exists() and len(self.lines()) > 10:
-                for child in subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True,
-                                            text=True).stdout.split()[:1]:
+                for child in children_of(process)[:1]:
                     os.kill(int(child), signal.SIGKILL)
                     killed = True
             time.sleep(0.01)
@@ -169,7 +174,6 @@ class Lab(unittest.TestCase):
 
     def test_geometry_mismatch(self):
         raw = bytearray(gzip.decompress((self.dir / "labels" / "c2.nii.gz").read_bytes()))
-        import struct
         struct.pack_into("<f", raw, 76 + 4, struct.unpack_from("<f", raw, 76 + 4)[0] * 2)
         (self.dir / "labels" / "c2.nii.gz").write_bytes(gzip.compress(bytes(raw)))
         self.refused(USAGE, "c2.nii.gz", "spacing")
