@@ -80,7 +80,7 @@ Status parse_line(const std::string& line, JournalContent& out) {
   if (line.size() <= kChecksumBytes) return corrupt;
   const std::string text = line.substr(kChecksumBytes);
   if (checksum(text) != line.substr(0, kChecksumBytes)) return corrupt;
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_json_text(text);
   if (!json.is_object()) return corrupt;
   Status status;
   JsonReader reader{json, "", status};

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -21,6 +22,30 @@
 namespace isoline::lab {
 
 using Json = nlohmann::ordered_json;
+
+// Text of a file -> JSON, discarded (is_discarded()) if it is none or nests deeper than any file of ours:
+// copying and flattening recurse, so a hostile file could otherwise use up the stack.
+template <class AnyJson = Json>
+AnyJson parse_json_text(std::string_view text) {
+  constexpr int kMaxDepth = 64;
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size() && depth <= kMaxDepth; ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      ++depth;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  if (depth > kMaxDepth) return AnyJson(nlohmann::detail::value_t::discarded);
+  return AnyJson::parse(text, nullptr, false);
+}
 
 template <class T>
 struct IsVector : std::false_type {};

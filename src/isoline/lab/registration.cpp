@@ -8,6 +8,7 @@
 
 #include "isoline/base/file.h"
 #include "isoline/lab/fingerprint.h"
+#include "isoline/lab/json_fields.h"
 
 namespace isoline::lab {
 namespace {
@@ -30,8 +31,7 @@ std::string registration_path(const std::string& experiment_file) {
 
 std::vector<std::string> json_changes(const std::string& before, const std::string& after) {
   using Json = nlohmann::json;
-  const Json a = Json::parse(before, nullptr, false).flatten(),
-             b = Json::parse(after, nullptr, false).flatten();
+  const Json a = parse_json_text<Json>(before).flatten(), b = parse_json_text<Json>(after).flatten();
   std::set<std::string> keys;
   for (const auto& [key, value] : a.items()) keys.insert(key);
   for (const auto& [key, value] : b.items()) keys.insert(key);
@@ -50,9 +50,8 @@ Result<std::optional<RegistrationRecord>> read_registration(const std::string& f
   std::error_code ec;
   if (!std::filesystem::exists(file, ec)) return std::optional<RegistrationRecord>();
   ISOLINE_ASSIGN(const Buffer<std::byte> bytes, read_whole_file(file, kMaxBytes));
-  const auto json =
-      nlohmann::json::parse(reinterpret_cast<const char*>(bytes.data()),
-                            reinterpret_cast<const char*>(bytes.data()) + bytes.size(), nullptr, false);
+  const auto json = parse_json_text<nlohmann::json>(
+      std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   const auto text = [&](const char* key) {
     return json.is_object() && json.contains(key) && json[key].is_string() ? json[key].get<std::string>()
                                                                            : "";

@@ -94,7 +94,7 @@ std::string to_json_text(const RunSummary& summary) {
 }
 
 Result<RunSummary> parse_summary(const std::string& json_text, const std::string& file) {
-  const Json json = Json::parse(json_text, nullptr, false);
+  const Json json = parse_json_text(json_text);
   if (json.is_discarded() || !json.is_object() || json.value("format", Json()) != kSummaryFormat)
     return Error{ErrorCode::kCorrupt, std::string("this is no run summary (format ") + kSummaryFormat + ")",
                  file, "Give a run folder of 'isoline sweep' or a file of docs/reference."};

@@ -61,6 +61,9 @@ TEST(Summary, ErrorsNameTheField) {
 TEST(Summary, OtherJsonAndGarbageAreRefused) {
   EXPECT_FALSE(parse_summary("{}", "f").ok());
   EXPECT_FALSE(parse_summary("not json", "f").ok());
+  const std::string deep(1'000'000, '[');
+  EXPECT_FALSE(
+      parse_summary(R"({"format":"isoline-run-summary/1","idle_power_w":{"x":{"value":)" + deep, "f").ok());
   EXPECT_FALSE(parse_summary(R"({"format":"isoline-run-summary/1","settings":{}})", "f").ok());
   EXPECT_FALSE(
       parse_summary(R"({"format":"isoline-run-summary/1","idle_power_w":{"cold":{"value":null}}})", "f")

@@ -16,6 +16,7 @@
 #include "isoline/io/nifti.h"
 #include "isoline/lab/fingerprint.h"
 #include "isoline/lab/journal.h"
+#include "isoline/lab/json_fields.h"
 #include "isoline/lab/registration.h"
 #include "isoline/volume/same_grid.h"
 
@@ -65,7 +66,7 @@ Status claim_folder(const Plan& plan, const std::string& folder) {
   if (fs::exists(file, ec)) {
     ISOLINE_ASSIGN(const Buffer<std::byte> bytes, read_whole_file(file, kMaxRunFileBytes));
     const std::string found(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (!Json::parse(found, nullptr, false).is_object())
+    if (!parse_json_text<Json>(found).is_object())
       return Error{ErrorCode::kCorrupt, "this is no JSON object", file,
                    "Restore it, or choose another folder."};
     const std::vector<std::string> changes = json_changes(found, wanted);
