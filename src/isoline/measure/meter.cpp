@@ -566,7 +566,7 @@ struct Meter::State {
       };
       peak(p.temperature_c, p.temperature_reason, h.temperature_c);
       peak(p.peak_bytes, p.memory_reason, m.device_bytes);
-      peak(p.peak_process_bytes, p.process_reason, m.process_bytes);
+      if (pid == process) peak(p.peak_process_bytes, p.process_reason, m.process_bytes);
       if (h.sm_clock_mhz.ok()) {
         p.clock_sum += *h.sm_clock_mhz;
         ++p.clock_n;
@@ -922,7 +922,15 @@ Result<WindowReport> Meter::end(int64_t token) {
 
 void Meter::set_process(int64_t pid) {
   std::lock_guard lock(state_->mutex);
+  if (state_->process == pid) return;
   state_->process = pid;
+  // What open windows have seen so far was another process's memory.
+  state_->each_window([](auto& window) {
+    for (auto& part : window.parts) {
+      part.peak_process_bytes.reset();
+      part.process_reason.clear();
+    }
+  });
 }
 
 IdleReport Meter::measure_idle(double seconds) {
