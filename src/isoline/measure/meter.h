@@ -171,7 +171,8 @@ class Meter {
   // kInvalidArgument: no such open window.
   Result<WindowReport> end(int64_t token);
 
-  // Whose VRAM the windows report from now on (with its descendants); open windows forget what they saw of another.
+  // Whose VRAM the windows report from now on (with its descendants); open windows forget what they saw of
+  // another.
   void set_process(int64_t pid);
 
   // State of each available source now.
