@@ -1,0 +1,160 @@
+// conv(): checks, choice of kernel and box, and the second pass of convolutions whose input channels are split.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "isoline/backends/cuda/conv_args.h"
+
+namespace isoline::cuda {
+namespace {
+
+// Adds the parts in order, then bias, statistics, rounding. 128 threads: 32 voxels x 32 channels.
+template <typename T>
+__global__ void __launch_bounds__(128) finish_kernel(const __grid_constant__ ConvArgs p) {
+  __shared__ float2 sums[4][32];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int64_t voxels = int64_t(p.out_z) * p.out_y * p.out_x;
+  const int64_t voxel = int64_t(blockIdx.x) * kFinishVoxels + (threadIdx.x >> 2);
+  const int channel = blockIdx.y * 32 + (threadIdx.x & 3) * 8;
+  const int sample = blockIdx.z;
+  float v[8] = {}, squares[8] = {};
+  if (voxel < voxels && channel < p.out_c) {
+    const float4* from = reinterpret_cast<const float4*>(
+        p.workspace + (int64_t(sample) * voxels + voxel) * (p.out_tiles * 32) + channel);
+    const int64_t part = int64_t(p.n) * voxels * (p.out_tiles * 8);
+#pragma unroll 4
+    for (int split = 0; split < p.splits; ++split, from += part) {
+      const float4 a = __ldcg(from), b = __ldcg(from + 1);
+      v[0] += a.x, v[1] += a.y, v[2] += a.z, v[3] += a.w;
+      v[4] += b.x, v[5] += b.y, v[6] += b.z, v[7] += b.w;
+    }
+    union {
+      uint4 bits;
+      T values[8];
+    } packed;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (p.bias) v[i] += __ldg(p.bias + channel + i);
+      squares[i] = v[i] * v[i];
+      if constexpr (std::is_same_v<T, __half>) {
+        packed.values[i] = __float2half_rn(v[i]);
+      } else {
+        packed.values[i] = __float2bfloat16_rn(v[i]);
+      }
+    }
+    *reinterpret_cast<uint4*>(static_cast<T*>(p.out) + (int64_t(sample) * voxels + voxel) * p.out_pitch + channel) =
+        packed.bits;
+  }
+  if (!p.partial) return;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int d = 4; d < 32; d *= 2) {
+      v[i] += __shfl_xor_sync(~0u, v[i], d);
+      squares[i] += __shfl_xor_sync(~0u, squares[i], d);
+    }
+    if (lane < 4) sums[warp][lane * 8 + i] = make_float2(v[i], squares[i]);
+  }
+  __syncthreads();
+  const int of = blockIdx.y * 32 + threadIdx.x;
+  if (threadIdx.x < 32 && of < p.out_c) {
+    float2 total = make_float2(0, 0);
+    for (int w = 0; w < 4; ++w) total.x += sums[w][threadIdx.x].x, total.y += sums[w][threadIdx.x].y;
+    reinterpret_cast<float2*>(p.partial)[(int64_t(sample) * gridDim.x + blockIdx.x) * p.out_c + of] = total;
+  }
+}
+
+cudaError_t device_limits(DeviceLimits* limits) {
+  int device = 0, block = 0, processor = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&limits->processors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&processor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  }
+  limits->shared_per_block = size_t(block);
+  limits->shared_per_processor = size_t(processor);
+  return error;
+}
+
+bool well_formed(const Tensor& t) {
+  return t.n > 0 && t.z > 0 && t.y > 0 && t.x > 0 && t.c > 0 && t.c % 8 == 0 && t.pitch >= t.c && t.pitch % 8 == 0 &&
+         t.voxels() < (int64_t(1) << 31);
+}
+
+cudaError_t make_plan(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
+  if (!well_formed(in) || !well_formed(out) || in.n != out.n || in.type != out.type) return cudaErrorInvalidValue;
+  const int from[3] = {in.z, in.y, in.x}, to[3] = {out.z, out.y, out.x};
+  for (int i = 0; i < 3; ++i) {
+    const int k = shape.kernel[i], s = shape.stride[i];
+    if (k < 1 || k > 7 || k % 2 == 0 || s < 1 || s > 2 || to[i] != (from[i] - 1) / s + 1) return cudaErrorInvalidValue;
+  }
+  DeviceLimits limits;
+  const cudaError_t error = device_limits(&limits);
+  if (error != cudaSuccess) return error;
+  ConvArgs& a = plan->args;
+  a = ConvArgs{};
+  a.n = in.n;
+  a.in_z = in.z, a.in_y = in.y, a.in_x = in.x, a.in_c = in.c, a.in_pitch = in.pitch;
+  a.out_z = out.z, a.out_y = out.y, a.out_x = out.x, a.out_c = out.c, a.out_pitch = out.pitch;
+  a.kz = shape.kernel[0], a.ky = shape.kernel[1], a.kx = shape.kernel[2];
+  a.sz = shape.stride[0], a.sy = shape.stride[1], a.sx = shape.stride[2];
+  bool fits = false;
+  if (in.type == DataType::kFloat32) {
+    plan_fp32(*plan, limits, &fits);
+  } else {
+    plan_mma(*plan, limits, &fits);
+  }
+  if (!fits || plan->grid.y > 65535 || plan->grid.z > 65535) return cudaErrorNotSupported;
+  if (a.splits > 1) {
+    plan->blocks = int((out.voxels() + kFinishVoxels - 1) / kFinishVoxels);
+    plan->workspace_bytes = size_t(a.splits) * size_t(a.n) * size_t(out.voxels()) * size_t(a.out_tiles) * 32 * 4;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs) {
+  ConvPlan plan;
+  const cudaError_t error = make_plan(in, out, shape, &plan);
+  if (error != cudaSuccess) return error;
+  needs->blocks = plan.blocks;
+  needs->workspace_bytes = plan.workspace_bytes;
+  return cudaSuccess;
+}
+
+cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out, const ConvShape& shape,
+                 const ConvWeights& weights, const Statistics& statistics, void* workspace, cudaStream_t stream) {
+  ConvPlan plan;
+  cudaError_t error = make_plan(in, out, shape, &plan);
+  if (error != cudaSuccess) return error;
+  if (!in.data || !out.data || !weights.packed || (plan.workspace_bytes > 0 && !workspace) ||
+      (statistics.partial && statistics.blocks != plan.blocks)) {
+    return cudaErrorInvalidValue;
+  }
+  ConvArgs& a = plan.args;
+  a.in = in.data;
+  a.out = out.data;
+  a.packed = weights.packed;
+  a.bias = weights.bias;
+  a.scale_shift = load.scale_shift;
+  a.slope = load.slope;
+  a.partial = statistics.partial;
+  a.workspace = static_cast<float*>(workspace);
+  if (in.type == DataType::kFloat32) return launch_fp32(plan, stream);
+  error = launch_mma(plan, in.type, stream);
+  if (error != cudaSuccess || a.splits == 1) return error;
+  const dim3 grid(unsigned(plan.blocks), unsigned(a.out_tiles), unsigned(a.n));
+  if (in.type == DataType::kFloat16) {
+    finish_kernel<__half><<<grid, 128, 0, stream>>>(a);
+  } else {
+    finish_kernel<__nv_bfloat16><<<grid, 128, 0, stream>>>(a);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace isoline::cuda

@@ -1,0 +1,62 @@
+#include "isoline/backends/cuda/pack.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace isoline::cuda {
+namespace {
+
+uint16_t to_bits(DataType type, float value) {
+  uint16_t bits = 0;
+  if (type == DataType::kFloat16) {
+    const __half half = __float2half_rn(value);
+    std::memcpy(&bits, &half, 2);
+  } else {
+    const __nv_bfloat16 half = __float2bfloat16_rn(value);
+    std::memcpy(&bits, &half, 2);
+  }
+  return bits;
+}
+
+}  // namespace
+
+// 16-bit types: [tile of 32 outputs][chunk of 16 inputs][kz][ky][kx][half: 2][lane: 32][8 values], the values
+// of a lane being the B fragments of mma.m16n8k16 of two n8 tiles f = 2 * half and f + 1: k = 2 * (lane % 4)
+// + {0, 1, 8, 9} of column lane / 4. Column j of tile f is output 8 * (j / 2) + 2 * f + j % 2, so that a
+// lane's accumulators of the four tiles are eight consecutive channels. float32: [tile of 32
+// outputs][input][kz][ky][kx][32]. Both end with a page of zeros: the kernels load one step ahead.
+std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int out_channels,
+                                         int in_channels, const ConvShape& shape, int tensor_channels,
+                                         const int* positions) {
+  const size_t taps = size_t(shape.kernel[0]) * size_t(shape.kernel[1]) * size_t(shape.kernel[2]);
+  const size_t out_tiles = size_t(out_channels + 31) / 32;
+  const size_t chunks = size_t(tensor_channels + 15) / 16;
+  const bool wide = type == DataType::kFloat32;
+  const size_t elements =
+      wide ? out_tiles * size_t(tensor_channels) * taps * 32 : out_tiles * chunks * taps * 512;
+  std::vector<std::byte> packed(elements * (wide ? 4 : 2) + 4096);
+  auto* const floats = reinterpret_cast<float*>(packed.data());
+  auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
+  for (size_t o = 0; o < size_t(out_channels); ++o) {
+    for (size_t i = 0; i < size_t(in_channels); ++i) {
+      const size_t channel = positions ? size_t(positions[i]) : i;
+      const float* const from = weight + (o * size_t(in_channels) + i) * taps;
+      if (wide) {
+        float* const to = floats + ((o / 32) * size_t(tensor_channels) + channel) * taps * 32 + o % 32;
+        for (size_t tap = 0; tap < taps; ++tap) to[tap * 32] = from[tap];
+        continue;
+      }
+      const size_t k = channel % 16, column = (o % 32) / 8 * 2 + o % 2, tile = o % 8 / 2;
+      const size_t lane = column * 4 + k % 8 / 2, slot = tile % 2 * 4 + k / 8 * 2 + k % 2;
+      uint16_t* const to =
+          halves + ((o / 32) * chunks + channel / 16) * taps * 512 + (tile / 2 * 32 + lane) * 8 + slot;
+      for (size_t tap = 0; tap < taps; ++tap) to[tap * 512] = to_bits(type, from[tap]);
+    }
+  }
+  return packed;
+}
+
+}  // namespace isoline::cuda
