@@ -141,7 +141,7 @@ class Lab(unittest.TestCase):
         self.sweep()
         now = (self.run_dir / "results.jsonl").read_bytes()
         self.assertTrue(now.startswith(kept))
-        runs = [json.loads(l[9:]) for l in self.lines() if json.loads(l[9:])["kind"] == "run"]
+        runs = [json.loads(l) for l in self.lines() if json.loads(l)["kind"] == "run"]
         self.assertEqual(len({(r["setting"], r["case"], r["repetition"]) for r in runs}), 480)
         self.assertEqual(len(runs), 480)
 
@@ -159,7 +159,7 @@ class Lab(unittest.TestCase):
             time.sleep(0.01)
         _, errors = process.communicate(timeout=300)
         self.assertTrue(killed)
-        runs = [json.loads(l[9:]) for l in self.lines() if json.loads(l[9:])["kind"] == "run"]
+        runs = [json.loads(l) for l in self.lines() if json.loads(l)["kind"] == "run"]
         failed = [r for r in runs if r["error"]]
         self.assertEqual(len(failed), 1)
         self.assertIn("signal 9", failed[0]["error"])

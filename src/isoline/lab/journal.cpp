@@ -55,14 +55,15 @@ namespace {
 
 constexpr uint64_t kMaxJournalBytes = uint64_t{1} << 32;
 constexpr const char* kFileName = "results.jsonl";
-constexpr size_t kChecksumBytes = 9;  // eight hexadecimal digits and a space in front of every line
+constexpr size_t kSealBytes = 20;  // ,"crc32":"01234567"} at the end of every line
 
-std::string checksum(const std::string& text) {
+// The line with its checksum as last field; `text` is an object without its closing brace.
+std::string sealed(const std::string& text) {
   const uLong crc =
       crc32(crc32(0, nullptr, 0), reinterpret_cast<const Bytef*>(text.data()), uInt(text.size()));
-  char hex[16];
-  std::snprintf(hex, sizeof hex, "%08lx ", static_cast<unsigned long>(crc));
-  return hex;
+  char seal[kSealBytes + 1];
+  std::snprintf(seal, sizeof seal, ",\"crc32\":\"%08lx\"}", static_cast<unsigned long>(crc & 0xffffffffu));
+  return text + seal;
 }
 
 template <class T>
@@ -71,16 +72,15 @@ std::string line_of(const char* kind, const T& entry) {
   writer.json["kind"] = kind;
   T copy = entry;
   fields(writer, copy);
-  const std::string text = writer.json.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return checksum(text) + text + "\n";
+  std::string text = writer.json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.pop_back();
+  return sealed(text) + "\n";
 }
 
 Status parse_line(const std::string& line, JournalContent& out) {
   const Error corrupt{ErrorCode::kCorrupt, "this line is damaged: it does not fit its checksum", "", ""};
-  if (line.size() <= kChecksumBytes) return corrupt;
-  const std::string text = line.substr(kChecksumBytes);
-  if (checksum(text) != line.substr(0, kChecksumBytes)) return corrupt;
-  const Json json = parse_json_text(text);
+  if (line.size() <= kSealBytes || sealed(line.substr(0, line.size() - kSealBytes)) != line) return corrupt;
+  const Json json = parse_json_text(line);
   if (!json.is_object()) return corrupt;
   Status status;
   JsonReader reader{json, "", status};
