@@ -1,0 +1,166 @@
+// What the contract test over all backends does not see. Tests named CudaDevice need a GPU and are skipped
+// without one.
+#include "isoline/backends/cuda/cuda_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "isoline/backends/cuda/session.h"
+#include "isoline/backends/cuda/test_graphs.h"
+#include "isoline/backends/reference/reference_backend.h"
+#include "isoline/base/buffer.h"
+
+namespace isoline::cuda {
+namespace {
+
+TEST(CudaBackend, WithoutAGpuItSaysWhyAndRefuses) {
+  const auto backend = make_cuda_backend();
+  EXPECT_EQ(backend->device_kind(), "gpu");
+  if (backend->available()) GTEST_SKIP() << "there is one";
+  EXPECT_NE(backend->device_description().find("not usable here: "), std::string::npos);
+  test::Graph g(3, 1);
+  g.head(0, 2);
+  const auto session = backend->create(g.graph, {{4, 4, 4}, 1, Precision::kFloat16, 1});
+  ASSERT_FALSE(session.ok());
+  EXPECT_EQ(session.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(session.error().remedy.find("--backend native"), std::string::npos);
+}
+
+TEST(CudaBackend, ErrorsNameTheCauseAndTheRemedy) {
+  EXPECT_EQ(cuda_error(cudaErrorMemoryAllocation, "x").code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(cuda_error(cudaErrorNoKernelImageForDevice, "x").code, ErrorCode::kUnsupported);
+  const Error lost = cuda_error(cudaErrorIllegalAddress, "running the network");
+  EXPECT_EQ(lost.code, ErrorCode::kInternal);
+  EXPECT_NE(lost.message.find("the GPU failed while running the network"), std::string::npos);
+  EXPECT_NE(lost.remedy.find("Xid"), std::string::npos);
+}
+
+class CudaDevice : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!device_info().ok()) GTEST_SKIP() << device_info().error().message;
+  }
+  static Buffer<float> input(const NetworkGraph& graph, const SessionOptions& o, float scale = 1) {
+    Buffer<float> in(size_t(o.batch) * size_t(graph.input_channels()) * size_t(voxels(o.patch)));
+    std::mt19937 rng(9);
+    std::normal_distribution<float> normal(0, scale);
+    for (float& v : in) v = normal(rng);
+    return in;
+  }
+  static size_t out_size(const NetworkGraph& graph, const SessionOptions& o) {
+    size_t n = size_t(o.batch) * size_t(graph.output_channels());
+    for (size_t a = 0; a < 3; ++a) n *= size_t(o.patch[a] / graph.values[size_t(graph.output)].downscale[a]);
+    return n;
+  }
+  static double difference(const Buffer<float>& got, const Buffer<float>& want) {
+    double d = 0, w = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      d += std::pow(double(got[i]) - double(want[i]), 2);
+      w += std::pow(double(want[i]), 2);
+    }
+    return std::sqrt(d / w);
+  }
+  // Every way to run it, against the reference.
+  static void check(const NetworkGraph& graph, Shape3 patch, int batch, double fp16_bound) {
+    ASSERT_TRUE(validate(graph).ok());
+    const SessionOptions ro{patch, batch, Precision::kFloat32, 2};
+    const Buffer<float> in = input(graph, ro);
+    Buffer<float> want(out_size(graph, ro)), got(want.size());
+    auto truth = make_reference_backend()->create(graph, ro);
+    ASSERT_TRUE(truth.ok());
+    ASSERT_TRUE((*truth)->run(in.data(), want.data()).ok());
+    for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16})
+      for (const bool fold : {true, false})
+        for (const bool naive : {true, false}) {
+          auto session = CudaSession::create(graph, {patch, batch, p, 2}, *device_info(), {fold, naive});
+          ASSERT_TRUE(session.ok()) << session.error().to_string();
+          std::fill(got.begin(), got.end(), NAN);
+          const Status s = (*session)->run(in.data(), got.data());
+          ASSERT_TRUE(s.ok()) << s.error().to_string();
+          const double bound =
+              p == Precision::kFloat32 ? 1e-5 : fp16_bound * (p == Precision::kFloat16 ? 1 : 8);
+          EXPECT_LT(difference(got, want), bound)
+              << to_string(p) << (fold ? " fold" : "") << (naive ? " naive" : "");
+        }
+  }
+};
+
+TEST_F(CudaDevice, UNetsOfOddSizesAndBatches) {
+  test::Graph a(3, 3);
+  check(test::unet(a, {5, 13, 27}), {12, 8, 20}, 3, 8e-3);
+  test::Graph b(3, 1);
+  check(test::unet(b, {32, 40, 328}), {16, 8, 8}, 2, 8e-3);  // more than 256 channels
+}
+
+TEST_F(CudaDevice, OddGraphs) {
+  test::Graph g(3, 8);
+  const ValueId a = g.block(0, 8), b = g.relu(g.conv(0, 8, {1, 1, 1}), 0.2f);
+  const ValueId ab = g.concat(a, b), aa = g.concat(a, a);
+  const ValueId all = g.concat(g.norm(ab), g.concat(aa, ab));
+  g.head(g.relu(g.norm(g.relu(all, -0.5f)), -0.1f), 11);  // more heads than a pass of the head kernel has
+  check(g.graph, {6, 5, 7}, 2, 8e-3);
+
+  test::Graph wide(3, 2);  // a stride that the fast kernels do not have; the output is no 1x1x1 convolution
+  const ValueId low = wide.block(0, 12, {3, 1, 3});
+  check(wide.finish(wide.norm(wide.up(low, 5, {3, 1, 3}))), {6, 5, 9}, 2, 8e-3);
+}
+
+TEST_F(CudaDevice, TwoRunsAndTwoSessionsAreIdentical) {
+  test::Graph g(3, 1);
+  const NetworkGraph& graph = test::unet(g, {16, 32, 64});
+  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
+    const SessionOptions o{{32, 48, 40}, 2, p, 2};
+    const Buffer<float> in = input(graph, o);
+    Buffer<float> first(out_size(graph, o)), other(first.size());
+    for (int session = 0; session < 2; ++session) {
+      auto s = make_cuda_backend()->create(graph, o);
+      ASSERT_TRUE(s.ok()) << s.error().to_string();
+      for (int run = 0; run < 5; ++run) {
+        Buffer<float>& to = session + run ? other : first;
+        ASSERT_TRUE((*s)->run(in.data(), to.data()).ok());
+        if (session + run) {
+          ASSERT_EQ(std::memcmp(first.data(), other.data(), first.byte_size()), 0)
+              << to_string(p) << " run " << run;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaDevice, Fp16OverflowIsAnErrorThatNamesTheRemedy) {
+  test::Graph g(3, 1);
+  const ValueId c = g.conv(0, 8, {3, 3, 3});
+  for (float& w : std::get<ConvOp>(g.graph.ops.back()).weight) w *= 300;
+  g.head(g.relu(g.norm(c), 0.01f), 2);
+  const SessionOptions o{{8, 8, 8}, 1, Precision::kFloat16, 1};
+  const Buffer<float> in = input(g.graph, o, 1000);
+  Buffer<float> out(out_size(g.graph, o));
+  auto session = make_cuda_backend()->create(g.graph, o);
+  ASSERT_TRUE(session.ok());
+  for (int run = 0; run < 2; ++run) {  // the flag is cleared and found again
+    const Status s = (*session)->run(in.data(), out.data());
+    ASSERT_FALSE(s.ok());
+    EXPECT_NE(s.error().message.find("fp16 overflow"), std::string::npos);
+    EXPECT_NE(s.error().remedy.find("bf16"), std::string::npos);
+  }
+  Buffer<float> small = input(g.graph, o, 1e-3f);
+  EXPECT_TRUE((*session)->run(small.data(), out.data()).ok()) << "the session stays usable";
+  auto bf16 = make_cuda_backend()->create(g.graph, {{8, 8, 8}, 1, Precision::kBFloat16, 1});
+  ASSERT_TRUE(bf16.ok());
+  EXPECT_TRUE((*bf16)->run(in.data(), out.data()).ok());
+}
+
+TEST_F(CudaDevice, WhatDoesNotFitIsRefusedWithItsSize) {
+  test::Graph g(3, 1);
+  g.head(g.conv(0, 256, {3, 3, 3}), 2);
+  const auto status = make_cuda_backend()->supports(g.graph, {{1000, 1000, 1000}, 1, Precision::kFloat32, 1});
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().message.find("MiB of GPU memory"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace isoline::cuda

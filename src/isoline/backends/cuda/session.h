@@ -1,0 +1,78 @@
+// CudaSession: a plan (plan.h) with memory, weights and one CUDA graph on one device.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "isoline/backends/cuda/cuda_backend.h"
+#include "isoline/backends/cuda/device.h"
+#include "isoline/backends/cuda/kernels.h"
+#include "isoline/backends/cuda/plan.h"
+#include "isoline/base/parallel.h"
+#include "isoline/engine/backend.h"
+
+namespace isoline::cuda {
+
+struct CudaTuning {
+  bool fold_into_convolutions = true;
+  bool naive_convolutions = false;  // conv_naive.cu only
+};
+
+DataType data_type(Precision precision);
+int element_bytes(Precision precision);
+
+class CudaSession final : public Session {
+ public:
+  static Result<std::unique_ptr<CudaSession>> create(const NetworkGraph& graph, const SessionOptions& options,
+                                                     const DeviceInfo& device, const CudaTuning& tuning = {});
+  ~CudaSession() override;
+  Status run(const float* in, float* out) override;
+  std::string description() const override;
+
+  Result<std::vector<CudaStepTime>> step_times(int runs);
+  Result<double> graph_ms(int runs);
+  const CudaMemory& memory() const { return memory_; }
+
+ private:
+  // Device addresses of a step's constants, as byte offsets into constants_; SIZE_MAX: none.
+  struct StepData {
+    size_t weights = SIZE_MAX, bias = SIZE_MAX, positions = SIZE_MAX;
+    bool naive = false;
+    int blocks = 0;  // of the statistics it gathers or finishes
+    int channels = 0;
+    int64_t voxels = 0, macs = 0;
+    float eps = 0;
+    ConvShape shape;
+  };
+  CudaSession(const SessionOptions& options, const DeviceInfo& device) : options_(options), device_(device) {}
+  Status prepare(const NetworkGraph& graph, const CudaTuning& tuning);
+  Status capture();
+  cudaError_t enqueue(size_t step);
+  cudaError_t enqueue_all();
+  Tensor tensor(const Slice& slice) const;
+  LoadTransform load(const Source& source) const;
+  template <class T>
+  const T* constant(size_t offset) const {
+    return offset == SIZE_MAX ? nullptr : constants_.at<const T>(offset);
+  }
+
+  SessionOptions options_;
+  DeviceInfo device_;
+  Plan plan_;
+  std::vector<StepData> data_;
+  std::vector<size_t> norm_offsets_;  // into norms_, bytes
+  int in_channels_ = 0, out_channels_ = 0;
+  int64_t out_voxels_ = 0;
+  size_t in_bytes_ = 0, out_bytes_ = 0;
+  DeviceMemory arena_, constants_, scratch_, norms_, partial_, in_device_, out_device_;
+  PinnedMemory in_host_, out_host_, flag_host_;
+  DeviceMemory flag_device_;
+  Stream stream_;
+  GraphExec graph_;
+  std::vector<Event> chunk_done_;
+  std::unique_ptr<ThreadPool> pool_;
+  CudaMemory memory_;
+};
+
+}  // namespace isoline::cuda

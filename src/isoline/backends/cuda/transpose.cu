@@ -1,0 +1,171 @@
+// Transposed convolution with kernel == stride: a matrix product [voxels, in channels] x [in channels, taps *
+// out channels] whose columns are scattered to their voxel, on tensor cores for 2-byte types.
+#include <mma.h>
+
+#include <cstring>
+#include <type_traits>
+
+#include "isoline/backends/cuda/elements.cuh"
+#include "isoline/backends/cuda/elementwise.h"
+
+namespace isoline::cuda {
+namespace {
+
+constexpr int kThreads = 256, kRows = 128, kColumns = 64, kDepth = 32;
+constexpr int kPitchA = kDepth + 8, kPitchB = kColumns + 8, kPitchC = kColumns + 4;
+
+struct Arguments {
+  Tensor in, out;
+  LoadTransform load;
+  const void* weights;
+  const float* bias;
+  int sz, sy, sx;
+};
+
+__device__ inline int64_t out_voxel(const Arguments& a, int64_t v, int tap) {
+  const int x = int(v % a.in.x), y = int(v / a.in.x % a.in.y), z = int(v / a.in.x / a.in.y);
+  const int kx = tap % a.sx, ky = tap / a.sx % a.sy, kz = tap / a.sx / a.sy;
+  return (int64_t(z * a.sz + kz) * a.out.y + y * a.sy + ky) * a.out.x + x * a.sx + kx;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
+  using namespace nvcuda;
+  __shared__ alignas(32) char memory[kRows * kPitchC * sizeof(float)];
+  T* tile_a = reinterpret_cast<T*>(memory);
+  T* tile_b = tile_a + kRows * kPitchA;
+  float* tile_c = reinterpret_cast<float*>(memory);
+  const int n = blockIdx.z, warp = threadIdx.x / 32;
+  const int64_t voxels = voxels_of(a.in), row0 = int64_t(blockIdx.x) * kRows;
+  const int columns = a.sz * a.sy * a.sx * a.out.c, column0 = blockIdx.y * kColumns;
+  const T* in = static_cast<const T*>(a.in.data) + n * voxels * a.in.pitch;
+  const T* weights = static_cast<const T*>(a.weights);
+  wmma::fragment<wmma::accumulator, 16, 16, 16, float> acc[2][2];
+  for (auto& row : acc)
+    for (auto& f : row) wmma::fill_fragment(f, 0.0f);
+  const int wr = warp / 2 * 32, wc = warp % 2 * 32;
+  const float zeros[8] = {};
+  for (int k0 = 0; k0 < a.in.c; k0 += kDepth) {
+    for (int i = threadIdx.x; i < kRows * kDepth / 8; i += kThreads) {
+      const int r = i / (kDepth / 8), k = i % (kDepth / 8) * 8;
+      if (row0 + r < voxels && k0 + k < a.in.c) {
+        float e[8];
+        load8(in + (row0 + r) * a.in.pitch + k0 + k, e);
+        Affine8(a.load, int64_t(n) * a.in.c + k0 + k).apply(e);
+        store8(tile_a + r * kPitchA + k, e);
+      } else {
+        store8(tile_a + r * kPitchA + k, zeros);
+      }
+    }
+    for (int i = threadIdx.x; i < kDepth * kColumns / 8; i += kThreads) {
+      const int k = i / (kColumns / 8), c = i % (kColumns / 8) * 8, column = column0 + c;
+      float e[8] = {};
+      if (k0 + k < a.in.c && column < columns) {
+        const int tap = column / a.out.c, o = column % a.out.c;
+        load8(weights + (int64_t(tap) * a.in.c + k0 + k) * a.out.c + o, e);
+      }
+      store8(tile_b + k * kPitchB + c, e);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kDepth; k += 16) {
+      wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> fa[2];
+      wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major> fb[2];
+      for (int i = 0; i < 2; ++i) {
+        wmma::load_matrix_sync(fa[i], tile_a + (wr + 16 * i) * kPitchA + k, kPitchA);
+        wmma::load_matrix_sync(fb[i], tile_b + k * kPitchB + wc + 16 * i, kPitchB);
+      }
+      for (int i = 0; i < 2; ++i)
+        for (int j = 0; j < 2; ++j) wmma::mma_sync(acc[i][j], fa[i], fb[j], acc[i][j]);
+    }
+    __syncthreads();
+  }
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 2; ++j)
+      wmma::store_matrix_sync(tile_c + (wr + 16 * i) * kPitchC + wc + 16 * j, acc[i][j], kPitchC,
+                              wmma::mem_row_major);
+  __syncthreads();
+  T* out = static_cast<T*>(a.out.data) + n * voxels_of(a.out) * a.out.pitch;
+  for (int i = threadIdx.x; i < kRows * kColumns / 8; i += kThreads) {
+    const int r = i / (kColumns / 8), c = i % (kColumns / 8) * 8, column = column0 + c;
+    if (row0 + r >= voxels || column >= columns) continue;
+    const int tap = column / a.out.c, o = column % a.out.c;
+    float e[8];
+    for (int j = 0; j < 8; ++j) e[j] = tile_c[r * kPitchC + c + j] + (a.bias ? a.bias[o + j] : 0.0f);
+    store8(out + out_voxel(a, row0 + r, tap) * a.out.pitch + o, e);
+  }
+}
+
+// float32: one thread per output value.
+__global__ void __launch_bounds__(kThreads) plain_kernel(Arguments a) {
+  const int n = blockIdx.y, columns = a.sz * a.sy * a.sx * a.out.c;
+  const int64_t voxels = voxels_of(a.in);
+  const float* in = static_cast<const float*>(a.in.data) + n * voxels * a.in.pitch;
+  const float* affine = a.load.scale_shift ? a.load.scale_shift + int64_t(n) * a.in.c * 2 : nullptr;
+  float* out = static_cast<float*>(a.out.data) + n * voxels_of(a.out) * a.out.pitch;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < voxels * columns;
+       i += int64_t(gridDim.x) * kThreads) {
+    const int column = int(i % columns), tap = column / a.out.c, o = column % a.out.c;
+    const int64_t v = i / columns;
+    const float* w = static_cast<const float*>(a.weights) + int64_t(tap) * a.in.c * a.out.c + o;
+    float sum = 0;
+    for (int k = 0; k < a.in.c; ++k) {
+      float e = in[v * a.in.pitch + k];
+      if (affine) e = leaky(e * affine[2 * k] + affine[2 * k + 1], a.load.slope);
+      sum += e * w[int64_t(k) * a.out.c];
+    }
+    out[out_voxel(a, v, tap) * a.out.pitch + o] = sum + (a.bias ? a.bias[o] : 0.0f);
+  }
+}
+
+template <class T>
+std::vector<std::byte> pack(const float* weight, int in_channels, int out_channels, int taps,
+                            int tensor_channels, const int* positions) {
+  const size_t oc = size_t(out_channels + 7) / 8 * 8, ic = size_t(tensor_channels);
+  std::vector<T> packed(size_t(taps) * ic * oc);
+  std::memset(static_cast<void*>(packed.data()), 0, packed.size() * sizeof(T));
+  for (int i = 0; i < in_channels; ++i)
+    for (int o = 0; o < out_channels; ++o)
+      for (int t = 0; t < taps; ++t)
+        packed[(size_t(t) * ic + size_t(positions ? positions[i] : i)) * oc + size_t(o)] =
+            T(weight[(size_t(i) * size_t(out_channels) + size_t(o)) * size_t(taps) + size_t(t)]);
+  std::vector<std::byte> bytes(packed.size() * sizeof(T));
+  std::memcpy(bytes.data(), packed.data(), bytes.size());
+  return bytes;
+}
+
+}  // namespace
+
+cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
+                           const int stride[3], const void* weights, const float* bias, cudaStream_t stream) {
+  const Arguments a{in, out, load, weights, bias, stride[0], stride[1], stride[2]};
+  const int columns = stride[0] * stride[1] * stride[2] * out.c;
+  if (in.type == DataType::kFloat32) {
+    const int64_t blocks = (in.voxels() * columns + kThreads - 1) / kThreads;
+    plain_kernel<<<dim3(unsigned(blocks < 65536 ? blocks : 65536), unsigned(in.n)), kThreads, 0, stream>>>(a);
+    return cudaGetLastError();
+  }
+  const dim3 grid(unsigned((in.voxels() + kRows - 1) / kRows), unsigned((columns + kColumns - 1) / kColumns),
+                  unsigned(in.n));
+  if (in.type == DataType::kFloat16)
+    matrix_kernel<__half><<<grid, kThreads, 0, stream>>>(a);
+  else
+    matrix_kernel<__nv_bfloat16><<<grid, kThreads, 0, stream>>>(a);
+  return cudaGetLastError();
+}
+
+std::vector<std::byte> pack_transpose_weights(DataType type, const float* weight, int in_channels,
+                                              int out_channels, int taps, int tensor_channels,
+                                              const int* positions) {
+  switch (type) {
+    case DataType::kFloat16:
+      return pack<__half>(weight, in_channels, out_channels, taps, tensor_channels, positions);
+    case DataType::kBFloat16:
+      return pack<__nv_bfloat16>(weight, in_channels, out_channels, taps, tensor_channels, positions);
+    case DataType::kFloat32:
+      break;
+  }
+  return pack<float>(weight, in_channels, out_channels, taps, tensor_channels, positions);
+}
+
+}  // namespace isoline::cuda
