@@ -2,13 +2,12 @@
 // with random weights: per step and per patch. Usage: native_bench [fp32|bf16] [runs] [patch] [threads]
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <random>
 
+#include "full_network.h"
 #include "isoline/backends/native/native_backend.h"
 #include "isoline/base/buffer.h"
 #include "isoline/base/resources.h"
@@ -16,77 +15,6 @@
 using namespace isoline;
 
 namespace {
-
-struct Builder {
-  NetworkGraph graph;
-  std::mt19937 random{1};
-
-  std::vector<float> values(size_t n, float scale) {
-    std::uniform_real_distribution<float> uniform(-scale, scale);
-    std::vector<float> v(n);
-    for (float& x : v) x = uniform(random);
-    return v;
-  }
-  ValueId value(int channels, int downscale) {
-    graph.values.push_back({channels, {downscale, downscale, downscale}});
-    return ValueId(graph.values.size()) - 1;
-  }
-  ValueId conv(ValueId in, int out, int kernel, int stride) {
-    const ValueDesc from = graph.values[size_t(in)];
-    ConvOp op;
-    op.in = in;
-    op.out = value(out, from.downscale[0] * stride);
-    op.kernel = {kernel, kernel, kernel};
-    op.stride = {stride, stride, stride};
-    const int taps = kernel * kernel * kernel;
-    op.weight =
-        values(size_t(out) * size_t(from.channels * taps), std::sqrt(3.0f / float(from.channels * taps)));
-    op.bias = values(size_t(out), 0.1f);
-    graph.ops.push_back(op);
-    return op.out;
-  }
-  ValueId block(ValueId in, int out, int stride) {
-    const ValueId c = conv(in, out, 3, stride);
-    InstanceNormOp norm;
-    norm.in = c;
-    norm.out = value(out, graph.values[size_t(c)].downscale[0]);
-    norm.gamma.assign(size_t(out), 1.0f);
-    norm.beta.assign(size_t(out), 0.0f);
-    graph.ops.push_back(norm);
-    LeakyReluOp relu{norm.out, value(out, graph.values[size_t(c)].downscale[0]), 0.01f};
-    graph.ops.push_back(relu);
-    return relu.out;
-  }
-  ValueId up(ValueId in, int out) {
-    const ValueDesc from = graph.values[size_t(in)];
-    ConvTransposeOp op;
-    op.in = in;
-    op.out = value(out, from.downscale[0] / 2);
-    op.weight = values(size_t(from.channels) * size_t(out) * 8, std::sqrt(3.0f / float(from.channels)));
-    op.bias = values(size_t(out), 0.1f);
-    graph.ops.push_back(op);
-    return op.out;
-  }
-};
-
-NetworkGraph full_network() {
-  const std::vector<int> features{32, 64, 128, 256, 320, 320};
-  Builder b;
-  ValueId v = b.value(1, 1);
-  std::vector<ValueId> skips;
-  for (size_t s = 0; s < features.size(); ++s) {
-    v = b.block(b.block(v, features[s], s ? 2 : 1), features[s], 1);
-    skips.push_back(v);
-  }
-  for (size_t s = features.size() - 1; s-- > 0;) {
-    const ValueId up = b.up(v, features[s]);
-    const ConcatOp join{up, skips[s], b.value(2 * features[s], 1 << s)};
-    b.graph.ops.push_back(join);
-    v = b.block(b.block(join.out, features[s], 1), features[s], 1);
-  }
-  b.graph.output = b.conv(v, 4, 1, 1);
-  return std::move(b.graph);
-}
 
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -104,7 +32,7 @@ int main(int argc, char** argv) {
   options.patch = {side, side, side};
   options.threads = argc > 4 ? std::atoi(argv[4]) : 0;
 
-  const NetworkGraph graph = full_network();
+  const NetworkGraph graph = bench::full_network();
   const Clock::time_point before = Clock::now();
   auto session = make_native_backend()->create(graph, options);
   if (!session.ok()) {

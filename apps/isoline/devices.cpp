@@ -16,7 +16,10 @@ Action add_devices(CLI::App& app) {
     if (output->json) {
       Json backends = Json::array();
       for (const Backend* b : registry.all())
-        backends.push_back({{"name", b->name()}, {"device", b->device_description()}});
+        backends.push_back({{"name", b->name()},
+                            {"device", b->device_description()},
+                            {"kind", b->device_kind()},
+                            {"available", b->available()}});
       print({{"version", ISOLINE_VERSION},
              {"cores", available_cores()},
              {"available_memory_bytes", memory == UINT64_MAX ? Json(nullptr) : Json(memory)},

@@ -105,6 +105,7 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
 
   // `auto` takes the first backend that supports the network; what it passes over is said.
   std::vector<const Backend*> candidates = out.registry->all();
+  std::erase_if(candidates, [](const Backend* b) { return !b->available(); });
   if (settings.backend != "auto") {
     ISOLINE_ASSIGN(const Backend* named, out.registry->find(settings.backend));
     candidates = {named};

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,11 @@ class Session {
   // in: [batch, input_channels, z, y, x], out: [batch, output_channels, z, y, x], float32, contiguous,
   // caller-owned, 64-byte aligned. Blocks until `out` is complete.
   virtual Status run(const float* in, float* out) = 0;
+  // Test-time augmentation in one call, where has_run_mirrored(): out = mean over `mirrors` (axes to turn around) of the
+  // network's answer to the turned input, turned back; added up in the order given, in float32, and divided once, so
+  // that the bits are those of doing it with run(). Batch 1; in and out as for run().
+  virtual bool has_run_mirrored() const { return false; }
+  virtual Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out);
   // What really runs, e.g. "openvino 2026.1 CPU, bf16, 2 threads".
   virtual std::string description() const = 0;
 };
@@ -40,6 +46,9 @@ class Backend {
   virtual std::string name() const = 0;
   // Whose energy and memory an execution costs: "cpu" or "gpu".
   virtual std::string device_kind() const { return "cpu"; }
+  // Whether this machine has what it runs on (a GPU and its driver, say). `auto` skips a backend that is not
+  // available; device_description() says why it is not.
+  virtual bool available() const { return true; }
   // One line on what it would run on here, e.g. "CPU, AVX-512, bf16 in hardware".
   virtual std::string device_description() const = 0;
   // Explains a refusal; ok means create() is expected to succeed.
@@ -55,7 +64,8 @@ class Backend {
                                                             const SessionOptions& options) const;
 };
 
-// Backends compiled into this program, best first. Filled by backends/registry.
+// Backends compiled into this program, best first, those that are not available last. Filled by
+// backends/registry.
 class BackendRegistry {
  public:
   void add(std::unique_ptr<Backend> backend);
