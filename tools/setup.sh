@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything a build on Debian 12 needs: packages of the distribution and, in .venv, the OpenVINO wheel (headers,
-# CMake files and libraries; no Python runs at build or run time because of it). Quick when nothing is missing.
+# CMake files and libraries; no Python runs at build or run time because of it) and, where there is no CUDA toolkit,
+# NVIDIA's compiler wheels (100 MB; no GPU is needed to build). Quick when nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,4 +29,18 @@ if [ "$(cat .venv/isoline-wheel 2>/dev/null)" != "$wheel" ]; then
   python3 -m venv .venv
   .venv/bin/python -m pip install --quiet --no-deps "$wheel"
   echo "$wheel" >.venv/isoline-wheel
+fi
+
+# nvcc, its headers and the static runtime; cmake/IsolineCuda.cmake looks for them here. ISOLINE_NO_CUDA=1 leaves them out.
+cuda="nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96
+  nvidia-cuda-cccl==13.0.85"
+if [ -z "${ISOLINE_NO_CUDA:-}" ] && [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null &&
+  [ ! -x /usr/local/cuda/bin/nvcc ] && [ "$(uname -m)" = x86_64 ] &&
+  [ "$(cat .venv/isoline-cuda 2>/dev/null)" != "$cuda" ]; then
+  # shellcheck disable=SC2086
+  .venv/bin/python -m pip install --quiet --no-deps $cuda
+  for toolkit in .venv/lib/python3*/site-packages/nvidia/cu13; do
+    [ -e "$toolkit/lib64" ] || ln -s lib "$toolkit/lib64" # where nvcc looks for its libraries
+  done
+  echo "$cuda" >.venv/isoline-cuda
 fi

@@ -89,6 +89,11 @@ class CudaDevice : public ::testing::Test {
   }
 };
 
+TEST_F(CudaDevice, SmallUNet) {  // also for compute-sanitizer
+  test::Graph g(3, 1);
+  check(test::unet(g, {8, 16}), {6, 8, 10}, 1, 8e-3);
+}
+
 TEST_F(CudaDevice, UNetsOfOddSizesAndBatches) {
   test::Graph a(3, 3);
   check(test::unet(a, {5, 13, 27}), {12, 8, 20}, 3, 8e-3);

@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T>
+template <class T, bool kTwo>
 __global__ void __launch_bounds__(kThreads)
     combine_kernel(const T* a, int pitch_a, LoadTransform load_a, const T* b, int pitch_b,
                    LoadTransform load_b, float slope, T* out, int pitch, int c, int64_t voxels, int groups,
@@ -111,28 +111,28 @@ __global__ void __launch_bounds__(kThreads)
   const int k = (blockIdx.z * groups + threadIdx.x % groups) * 8;
   if (row >= rows || k >= c) return;
   a += int64_t(n) * voxels * pitch_a + k;
-  if (b) b += int64_t(n) * voxels * pitch_b + k;
+  if (kTwo) b += int64_t(n) * voxels * pitch_b + k;
   out += int64_t(n) * voxels * pitch + k;
   const Affine8 fa(load_a, int64_t(n) * c + k), fb(load_b, int64_t(n) * c + k);
   const int64_t step = int64_t(gridDim.x) * rows;
   int64_t v = int64_t(blockIdx.x) * rows + row;
   constexpr int kAhead = 4;  // loads in flight before the first use
   for (; v < voxels; v += kAhead * step) {
-    float e[kAhead][8], f[kAhead][8];
+    float e[kAhead][8], f[kTwo ? kAhead : 1][8];
 #pragma unroll
     for (int j = 0; j < kAhead; ++j)
       if (v + j * step < voxels) {
         load8(a + (v + j * step) * pitch_a, e[j]);
-        if (b) load8(b + (v + j * step) * pitch_b, f[j]);
+        if (kTwo) load8(b + (v + j * step) * pitch_b, f[kTwo ? j : 0]);
       }
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
       if (v + j * step >= voxels) break;
       fa.apply(e[j]);
-      if (b) {
-        fb.apply(f[j]);
+      if (kTwo) {
+        fb.apply(f[kTwo ? j : 0]);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) e[j][i] += f[j][i];
+        for (int i = 0; i < 8; ++i) e[j][i] += f[kTwo ? j : 0][i];
       }
       if (slope != 1)
 #pragma unroll
@@ -290,10 +290,13 @@ cudaError_t combine(const Tensor& a, const LoadTransform& load_a, const Tensor* 
   const dim3 grid(blocks_for(out.voxels(), int64_t(r.rows) * 8), unsigned(out.n), unsigned(r.passes));
   return with_type(out.type, [&](auto t) {
     using T = decltype(t);
-    combine_kernel<T><<<grid, kThreads, 0, stream>>>(
-        static_cast<const T*>(a.data), a.pitch, load_a, b ? static_cast<const T*>(b->data) : nullptr,
-        b ? b->pitch : 0, load_b, slope, static_cast<T*>(out.data), out.pitch, out.c, out.voxels(), r.groups,
-        r.rows);
+    const auto launch = [&](auto kernel) {
+      kernel<<<grid, kThreads, 0, stream>>>(static_cast<const T*>(a.data), a.pitch, load_a,
+                                            b ? static_cast<const T*>(b->data) : nullptr, b ? b->pitch : 0,
+                                            load_b, slope, static_cast<T*>(out.data), out.pitch, out.c,
+                                            out.voxels(), r.groups, r.rows);
+    };
+    b ? launch(combine_kernel<T, true>) : launch(combine_kernel<T, false>);
   });
 }
 

@@ -22,16 +22,23 @@ struct Arguments {
   int sz, sy, sx;
 };
 
-__device__ inline int64_t out_voxel(const Arguments& a, int64_t v, int tap) {
-  const int x = int(v % a.in.x), y = int(v / a.in.x % a.in.y), z = int(v / a.in.x / a.in.y);
+// First voxel of the output that input voxel v turns into; tap_offset() leads to the others. 32-bit:
+// divisions are slow.
+__device__ inline int64_t out_voxel(const Arguments& a, unsigned v) {
+  const unsigned x = v % unsigned(a.in.x), yz = v / unsigned(a.in.x);
+  const unsigned y = yz % unsigned(a.in.y), z = yz / unsigned(a.in.y);
+  return (int64_t(z) * a.sz * a.out.y + y * a.sy) * a.out.x + x * a.sx;
+}
+__device__ inline int64_t tap_offset(const Arguments& a, int tap) {
   const int kx = tap % a.sx, ky = tap / a.sx % a.sy, kz = tap / a.sx / a.sy;
-  return (int64_t(z * a.sz + kz) * a.out.y + y * a.sy + ky) * a.out.x + x * a.sx + kx;
+  return (int64_t(kz) * a.out.y + ky) * a.out.x + kx;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
   using namespace nvcuda;
   __shared__ alignas(32) char memory[kRows * kPitchC * sizeof(float)];
+  __shared__ int64_t row_voxel[kRows];
   T* tile_a = reinterpret_cast<T*>(memory);
   T* tile_b = tile_a + kRows * kPitchA;
   float* tile_c = reinterpret_cast<float*>(memory);
@@ -45,6 +52,8 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
     for (auto& f : row) wmma::fill_fragment(f, 0.0f);
   const int wr = warp / 2 * 32, wc = warp % 2 * 32;
   const float zeros[8] = {};
+  if (threadIdx.x < kRows && row0 + threadIdx.x < voxels)
+    row_voxel[threadIdx.x] = out_voxel(a, unsigned(row0 + threadIdx.x));
   for (int k0 = 0; k0 < a.in.c; k0 += kDepth) {
     for (int i = threadIdx.x; i < kRows * kDepth / 8; i += kThreads) {
       const int r = i / (kDepth / 8), k = i % (kDepth / 8) * 8;
@@ -86,13 +95,18 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
                               wmma::mem_row_major);
   __syncthreads();
   T* out = static_cast<T*>(a.out.data) + n * voxels_of(a.out) * a.out.pitch;
-  for (int i = threadIdx.x; i < kRows * kColumns / 8; i += kThreads) {
-    const int r = i / (kColumns / 8), c = i % (kColumns / 8) * 8, column = column0 + c;
-    if (row0 + r >= voxels || column >= columns) continue;
-    const int tap = column / a.out.c, o = column % a.out.c;
+  // A thread's columns stay the same: kThreads is a multiple of the groups of eight in a row.
+  const int c = threadIdx.x % (kColumns / 8) * 8, column = column0 + c;
+  if (column >= columns) return;
+  const int tap = column / a.out.c, o = column % a.out.c;
+  T* to = out + tap_offset(a, tap) * a.out.pitch + o;
+  float bias[8];
+  for (int j = 0; j < 8; ++j) bias[j] = a.bias ? a.bias[o + j] : 0.0f;
+  for (int r = threadIdx.x / (kColumns / 8); r < kRows && row0 + r < voxels; r += kThreads / (kColumns / 8)) {
     float e[8];
-    for (int j = 0; j < 8; ++j) e[j] = tile_c[r * kPitchC + c + j] + (a.bias ? a.bias[o + j] : 0.0f);
-    store8(out + out_voxel(a, row0 + r, tap) * a.out.pitch + o, e);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) e[j] = tile_c[r * kPitchC + c + j] + bias[j];
+    store8(to + row_voxel[r] * a.out.pitch, e);
   }
 }
 
@@ -103,10 +117,11 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(Arguments a) {
   const float* in = static_cast<const float*>(a.in.data) + n * voxels * a.in.pitch;
   const float* affine = a.load.scale_shift ? a.load.scale_shift + int64_t(n) * a.in.c * 2 : nullptr;
   float* out = static_cast<float*>(a.out.data) + n * voxels_of(a.out) * a.out.pitch;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < voxels * columns;
-       i += int64_t(gridDim.x) * kThreads) {
-    const int column = int(i % columns), tap = column / a.out.c, o = column % a.out.c;
-    const int64_t v = i / columns;
+  const int across = blockIdx.z * blockDim.x + threadIdx.x;  // of the columns
+  if (across >= columns) return;
+  const int tap = across / a.out.c, o = across % a.out.c;
+  for (int64_t v = int64_t(blockIdx.x) * blockDim.y + threadIdx.y; v < voxels;
+       v += int64_t(gridDim.x) * blockDim.y) {
     const float* w = static_cast<const float*>(a.weights) + int64_t(tap) * a.in.c * a.out.c + o;
     float sum = 0;
     for (int k = 0; k < a.in.c; ++k) {
@@ -114,7 +129,8 @@ __global__ void __launch_bounds__(kThreads) plain_kernel(Arguments a) {
       if (affine) e = leaky(e * affine[2 * k] + affine[2 * k + 1], a.load.slope);
       sum += e * w[int64_t(k) * a.out.c];
     }
-    out[out_voxel(a, v, tap) * a.out.pitch + o] = sum + (a.bias ? a.bias[o] : 0.0f);
+    out[(out_voxel(a, unsigned(v)) + tap_offset(a, tap)) * a.out.pitch + o] =
+        sum + (a.bias ? a.bias[o] : 0.0f);
   }
 }
 
@@ -141,8 +157,10 @@ cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Te
   const Arguments a{in, out, load, weights, bias, stride[0], stride[1], stride[2]};
   const int columns = stride[0] * stride[1] * stride[2] * out.c;
   if (in.type == DataType::kFloat32) {
-    const int64_t blocks = (in.voxels() * columns + kThreads - 1) / kThreads;
-    plain_kernel<<<dim3(unsigned(blocks < 65536 ? blocks : 65536), unsigned(in.n)), kThreads, 0, stream>>>(a);
+    const dim3 block(64, kThreads / 64);
+    const int64_t rows = (in.voxels() + block.y - 1) / block.y;
+    plain_kernel<<<dim3(unsigned(rows < 16384 ? rows : 16384), unsigned(in.n), unsigned((columns + 63) / 64)),
+                   block, 0, stream>>>(a);
     return cudaGetLastError();
   }
   const dim3 grid(unsigned((in.voxels() + kRows - 1) / kRows), unsigned((columns + kColumns - 1) / kColumns),
