@@ -98,6 +98,14 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
   result[id] = float(sum);
 }
 
+__global__ void to_planar(Tensor in, float* planar) {
+  const int64_t count = int64_t(in.n) * in.c * voxels_of(in);
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t v = i % voxels_of(in), c = i / voxels_of(in) % in.c, n = i / voxels_of(in) / in.c;
+    planar[i] = get(in.data, in.type, (n * voxels_of(in) + v) * in.pitch + c);
+  }
+}
+
 // result: [n, voxels, c] of the naive convolution; got: what conv() wrote. errors: sum of squares of differences, sum of
 // squares, largest difference (as bits: not negative), elements that are not finite.
 __global__ void compare(Tensor out, const float* result, double* errors, unsigned* worst, unsigned long long* bad) {
@@ -165,6 +173,7 @@ struct Case {
   int in_extra = 0, out_before = 0, out_after = 0;  // channels of the wider tensors
   bool load = true, bias = true, statistics = true;
   float slope = 0.01f;
+  bool planar = false;  // conv_planar() instead of conv(); in_extra brings the pitch to a multiple of 8
 };
 
 std::vector<float> make_weights(DataType type, int out_c, int in_c, int taps) {
@@ -194,7 +203,11 @@ bool check(const Case& c, DataType type) {
   out.data = out_data + size_t(c.out_before) * size_t(size_of(type));
   CHECK(cudaMemset(out_data, 0xFF, out_count * size_t(size_of(type))));
   const std::vector<float> weight = make_weights(type, c.out_c, c.in_c, taps);
-  const std::vector<std::byte> packed = pack_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape, c.in_c);
+  const std::vector<std::byte> packed =
+      c.planar ? pack_planar_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape)
+               : pack_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape, c.in_c);
+  PlanarInput planar{device<float>(in_count), c.in_c};
+  if (c.planar) to_planar<<<256, 256>>>(in, const_cast<float*>(planar.data));
   float* weight_device = device<float>(weight.size());
   std::byte* packed_device = device<std::byte>(packed.size());
   CHECK(cudaMemcpy(weight_device, weight.data(), weight.size() * 4, cudaMemcpyHostToDevice));
@@ -204,9 +217,11 @@ bool check(const Case& c, DataType type) {
   float* bias = device<float>(size_t(c.out_c));
   fill<<<64, 256>>>(bias, DataType::kFloat32, c.out_c, 11);
   ConvNeeds needs;
-  const cudaError_t refusal = conv_needs(in, out, c.shape, &needs);
+  const cudaError_t refusal =
+      c.planar ? conv_planar_needs(planar, out, c.shape, &needs) : conv_needs(in, out, c.shape, &needs);
   char what[200];
-  std::snprintf(what, sizeof what, "%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s", name_of(type), c.n, c.z, c.y, c.x, c.in_c,
+  std::snprintf(what, sizeof what, "%s%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s",
+                name_of(type), c.planar ? " planar" : "", c.n, c.z, c.y, c.x, c.in_c,
                 c.out_c, c.shape.kernel[0], c.shape.kernel[1], c.shape.kernel[2], c.shape.stride[0], c.shape.stride[1],
                 c.shape.stride[2], c.load ? " load" : "", c.bias ? " bias" : "",
                 c.in_extra + c.out_before + c.out_after ? " slices" : "");
@@ -221,7 +236,12 @@ bool check(const Case& c, DataType type) {
   if (workspace) CHECK(cudaMemset(workspace, 0xFF, needs.workspace_bytes));
   LoadTransform load{c.load ? affine : nullptr, c.slope};
   Statistics statistics{c.statistics ? partial : nullptr, needs.blocks};
-  CHECK(conv(in, load, out, c.shape, {packed_device, c.bias ? bias : nullptr}, statistics, workspace, nullptr));
+  const auto launch = [&] {
+    const ConvWeights weights{packed_device, c.bias ? bias : nullptr};
+    CHECK(c.planar ? conv_planar(planar, out, c.shape, weights, statistics, nullptr)
+                   : conv(in, load, out, c.shape, weights, statistics, workspace, nullptr));
+  };
+  launch();
   CHECK(cudaDeviceSynchronize());
   float* result = device<float>(result_count);
   naive<<<unsigned((result_count + 127) / 128), 128>>>(in, load, out, c.shape, weight_device, c.bias ? bias : nullptr,
@@ -242,7 +262,7 @@ bool check(const Case& c, DataType type) {
   // The same again must give the same bits.
   std::vector<char> once(out_count * size_t(size_of(type))), twice(once.size());
   CHECK(cudaMemcpy(once.data(), out_data, once.size(), cudaMemcpyDeviceToHost));
-  CHECK(conv(in, load, out, c.shape, {packed_device, c.bias ? bias : nullptr}, statistics, workspace, nullptr));
+  launch();
   CHECK(cudaMemcpy(twice.data(), out_data, once.size(), cudaMemcpyDeviceToHost));
   const bool same = once == twice;
   double e[2];
@@ -263,7 +283,7 @@ bool check(const Case& c, DataType type) {
   std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n", ok ? "ok   " : "FAIL ",
               what, relative, largest, double(worst_of_statistics), b[0], b[1], same ? "" : ", NOT DETERMINISTIC");
   std::fflush(stdout);
-  for (void* p : {static_cast<void*>(in_data), static_cast<void*>(out_data), static_cast<void*>(weight_device),
+  for (void* p : {static_cast<void*>(in_data), static_cast<void*>(const_cast<float*>(planar.data)), static_cast<void*>(out_data), static_cast<void*>(weight_device),
                   static_cast<void*>(packed_device), static_cast<void*>(affine), static_cast<void*>(bias),
                   static_cast<void*>(partial), static_cast<void*>(workspace), static_cast<void*>(result),
                   static_cast<void*>(errors), static_cast<void*>(worst), static_cast<void*>(bad),
@@ -291,14 +311,17 @@ const Layer kLayers[] = {
 
 double time_layer(const Layer& l, DataType type, int n, bool transform, int repetitions, double* floor_ms) {
   const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}};
-  Tensor in{nullptr, type, n, l.size, l.size, l.size, l.in_c, l.in_c};
+  const bool planar = l.true_in_c == 1 && type != DataType::kFloat32;  // then `ins` hold float32
+  Tensor in{nullptr, type, n, l.size, l.size, l.size, planar ? 2 : l.in_c, planar ? 2 : l.in_c};
   const int o = l.size / l.stride;
   Tensor out{nullptr, type, n, o, o, o, l.out_c, l.out_c};
   const size_t bytes = size_t(size_of(type));
   const size_t in_bytes = size_t(n) * size_t(in.voxels()) * size_t(in.pitch) * bytes;
   const size_t out_bytes = size_t(n) * size_t(out.voxels()) * size_t(out.pitch) * bytes;
   const std::vector<float> weight = make_weights(type, l.out_c, l.in_c, 27);
-  const std::vector<std::byte> packed = pack_conv_weights(type, weight.data(), l.out_c, l.in_c, shape, l.in_c);
+  const std::vector<std::byte> packed =
+      planar ? pack_planar_conv_weights(type, weight.data(), l.out_c, 1, shape)
+             : pack_conv_weights(type, weight.data(), l.out_c, l.in_c, shape, l.in_c);
   const int sets = int(std::clamp<size_t>((size_t(200) << 20) / (in_bytes + out_bytes + packed.size()) + 1, 2, 24));
   std::vector<char*> ins, outs;
   std::vector<std::byte*> weights;
@@ -306,13 +329,14 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
     ins.push_back(device<char>(in_bytes));
     outs.push_back(device<char>(out_bytes));
     weights.push_back(device<std::byte>(packed.size()));
-    fill<<<1024, 256>>>(ins.back(), type, int64_t(in_bytes / bytes), uint32_t(i));
+    const DataType in_type = planar ? DataType::kFloat32 : type;
+    fill<<<1024, 256>>>(ins.back(), in_type, int64_t(in_bytes) / size_of(in_type), uint32_t(i));
     CHECK(cudaMemcpy(weights.back(), packed.data(), packed.size(), cudaMemcpyHostToDevice));
   }
   float* affine = device<float>(size_t(n * l.in_c * 2));
   fill<<<64, 256>>>(affine, DataType::kFloat32, n * l.in_c * 2, 9);
   ConvNeeds needs;
-  CHECK(conv_needs(in, out, shape, &needs));
+  CHECK(planar ? conv_planar_needs({nullptr, 1}, out, shape, &needs) : conv_needs(in, out, shape, &needs));
   float* partial = device<float>(size_t(n) * size_t(needs.blocks) * size_t(l.out_c) * 2);
   char* workspace = device<char>(needs.workspace_bytes);
   cudaStream_t stream;
@@ -320,6 +344,11 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
   const auto once = [&](int i) {
     in.data = ins[size_t(i)];
     out.data = outs[size_t(i)];
+    if (planar) {
+      CHECK(conv_planar({static_cast<const float*>(in.data), 1}, out, shape, {weights[size_t(i)], nullptr},
+                        {partial, needs.blocks}, stream));
+      return;
+    }
     CHECK(conv(in, {transform && l.true_in_c > 1 ? affine : nullptr, 0.01f}, out, shape, {weights[size_t(i)], nullptr},
                {partial, needs.blocks}, workspace, stream));
   };
@@ -347,7 +376,7 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
   }
   std::sort(times.begin(), times.end());
   const double flop = 2.0 * 27 * l.true_in_c * l.out_c * double(n) * double(out.voxels());
-  const double real_bytes = double(in_bytes) * l.true_in_c / l.in_c + double(out_bytes) + 27.0 * l.true_in_c * l.out_c * double(bytes);
+  const double real_bytes = double(in_bytes) * (planar ? 1 : double(l.true_in_c) / l.in_c) + double(out_bytes) + 27.0 * l.true_in_c * l.out_c * double(bytes);
   const double rate = type == DataType::kFloat32 ? 60e12 : 790e12;
   *floor_ms = std::max(flop / rate, real_bytes / 3.0e12) * 1e3;
   CHECK(cudaGraphExecDestroy(executable));
@@ -429,6 +458,11 @@ int main(int argc, char** argv) {
         {1, 1, 1, 1, 8, 8, k333},
         {1, 2, 3, 1, 8, 8, k333s2},
     };
+    std::vector<Case> planar_cases = {
+        {2, 9, 11, 13, 1, 32, k333, 7, 8, 8},  {1, 5, 9, 18, 2, 40, k333, 6}, {1, 3, 8, 8, 3, 8, k133, 5},
+        {2, 1, 37, 21, 4, 64, k133, 4},        {1, 6, 9, 5, 4, 16, k333, 4},  {1, 5, 6, 7, 1, 8, {{5, 5, 1}, {1, 1, 1}}, 7},
+    };
+    for (Case& c : planar_cases) c.planar = true, c.load = false;
     cases[0].slope = 0;
     cases[1].slope = -0.5f;
     if (!small) {
@@ -441,6 +475,8 @@ int main(int argc, char** argv) {
     }
     for (const DataType type : {DataType::kFloat16, DataType::kBFloat16, DataType::kFloat32}) {
       for (const Case& c : cases) failed += !check(c, type);
+      if (type == DataType::kFloat32) continue;
+      for (const Case& c : planar_cases) failed += !check(c, type);
     }
     std::printf("%s\n", failed ? "SOME CHECKS FAILED" : "all checks passed");
     std::fflush(stdout);

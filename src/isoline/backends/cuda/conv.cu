@@ -29,22 +29,23 @@ __global__ void __launch_bounds__(128) finish_kernel(const __grid_constant__ Con
       v[0] += a.x, v[1] += a.y, v[2] += a.z, v[3] += a.w;
       v[4] += b.x, v[5] += b.y, v[6] += b.z, v[7] += b.w;
     }
-    union {
-      uint4 bits;
-      T values[8];
-    } packed;
+    alignas(16) T values[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       if (p.bias) v[i] += __ldg(p.bias + channel + i);
       squares[i] = v[i] * v[i];
-      if constexpr (std::is_same_v<T, __half>) {
-        packed.values[i] = __float2half_rn(v[i]);
+      if constexpr (std::is_same_v<T, float>) {
+        values[i] = v[i];
+      } else if constexpr (std::is_same_v<T, __half>) {
+        values[i] = __float2half_rn(v[i]);
       } else {
-        packed.values[i] = __float2bfloat16_rn(v[i]);
+        values[i] = __float2bfloat16_rn(v[i]);
       }
     }
-    *reinterpret_cast<uint4*>(static_cast<T*>(p.out) + (int64_t(sample) * voxels + voxel) * p.out_pitch + channel) =
-        packed.bits;
+    uint4* const to = reinterpret_cast<uint4*>(static_cast<T*>(p.out) +
+                                               (int64_t(sample) * voxels + voxel) * p.out_pitch + channel);
+#pragma unroll
+    for (int i = 0; i < int(sizeof(T)) / 2; ++i) to[i] = reinterpret_cast<const uint4*>(values)[i];
   }
   if (!p.partial) return;
 #pragma unroll
@@ -85,8 +86,10 @@ bool well_formed(const Tensor& t) {
          t.voxels() < (int64_t(1) << 31);
 }
 
-cudaError_t make_plan(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
-  if (!well_formed(in) || !well_formed(out) || in.n != out.n || in.type != out.type) return cudaErrorInvalidValue;
+cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
+  if ((!planar && !well_formed(in)) || !well_formed(out) || in.n != out.n || in.type != out.type) {
+    return cudaErrorInvalidValue;
+  }
   const int from[3] = {in.z, in.y, in.x}, to[3] = {out.z, out.y, out.x};
   for (int i = 0; i < 3; ++i) {
     const int k = shape.kernel[i], s = shape.stride[i];
@@ -103,7 +106,9 @@ cudaError_t make_plan(const Tensor& in, const Tensor& out, const ConvShape& shap
   a.kz = shape.kernel[0], a.ky = shape.kernel[1], a.kx = shape.kernel[2];
   a.sz = shape.stride[0], a.sy = shape.stride[1], a.sx = shape.stride[2];
   bool fits = false;
-  if (in.type == DataType::kFloat32) {
+  if (planar) {
+    plan_planar(*plan, limits, &fits);
+  } else if (in.type == DataType::kFloat32) {
     plan_fp32(*plan, limits, &fits);
   } else {
     plan_mma(*plan, limits, &fits);
@@ -116,11 +121,48 @@ cudaError_t make_plan(const Tensor& in, const Tensor& out, const ConvShape& shap
   return cudaSuccess;
 }
 
+cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
+  for (const int stride : shape.stride) {
+    if (stride != 1) return cudaErrorNotSupported;
+  }
+  if (out.type == DataType::kFloat32 || in.channels < 1 || in.channels > 4 || shape.kernel[2] > 3) {
+    return cudaErrorNotSupported;
+  }
+  Tensor tensor = out;
+  tensor.c = tensor.pitch = in.channels;
+  return make_plan(tensor, true, out, shape, plan);
+}
+
 }  // namespace
+
+cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs) {
+  ConvPlan plan;
+  const cudaError_t error = make_planar_plan(in, out, shape, &plan);
+  if (error != cudaSuccess) return error;
+  needs->blocks = plan.blocks;
+  needs->workspace_bytes = 0;
+  return cudaSuccess;
+}
+
+cudaError_t conv_planar(const PlanarInput& in, const Tensor& out, const ConvShape& shape, const ConvWeights& weights,
+                        const Statistics& statistics, cudaStream_t stream) {
+  ConvPlan plan;
+  const cudaError_t error = make_planar_plan(in, out, shape, &plan);
+  if (error != cudaSuccess) return error;
+  if (!in.data || !out.data || !weights.packed || (statistics.partial && statistics.blocks != plan.blocks)) {
+    return cudaErrorInvalidValue;
+  }
+  plan.args.in = in.data;
+  plan.args.out = out.data;
+  plan.args.packed = weights.packed;
+  plan.args.bias = weights.bias;
+  plan.args.partial = statistics.partial;
+  return launch_planar(plan, out.type, stream);
+}
 
 cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs) {
   ConvPlan plan;
-  const cudaError_t error = make_plan(in, out, shape, &plan);
+  const cudaError_t error = make_plan(in, false, out, shape, &plan);
   if (error != cudaSuccess) return error;
   needs->blocks = plan.blocks;
   needs->workspace_bytes = plan.workspace_bytes;
@@ -130,7 +172,7 @@ cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& sha
 cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out, const ConvShape& shape,
                  const ConvWeights& weights, const Statistics& statistics, void* workspace, cudaStream_t stream) {
   ConvPlan plan;
-  cudaError_t error = make_plan(in, out, shape, &plan);
+  cudaError_t error = make_plan(in, false, out, shape, &plan);
   if (error != cudaSuccess) return error;
   if (!in.data || !out.data || !weights.packed || (plan.workspace_bytes > 0 && !workspace) ||
       (statistics.partial && statistics.blocks != plan.blocks)) {
@@ -145,11 +187,12 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
   a.slope = load.slope;
   a.partial = statistics.partial;
   a.workspace = static_cast<float*>(workspace);
-  if (in.type == DataType::kFloat32) return launch_fp32(plan, stream);
-  error = launch_mma(plan, in.type, stream);
+  error = in.type == DataType::kFloat32 ? launch_fp32(plan, stream) : launch_mma(plan, in.type, stream);
   if (error != cudaSuccess || a.splits == 1) return error;
   const dim3 grid(unsigned(plan.blocks), unsigned(a.out_tiles), unsigned(a.n));
-  if (in.type == DataType::kFloat16) {
+  if (in.type == DataType::kFloat32) {
+    finish_kernel<float><<<grid, 128, 0, stream>>>(a);
+  } else if (in.type == DataType::kFloat16) {
     finish_kernel<__half><<<grid, 128, 0, stream>>>(a);
   } else {
     finish_kernel<__nv_bfloat16><<<grid, 128, 0, stream>>>(a);

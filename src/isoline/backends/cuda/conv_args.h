@@ -53,12 +53,14 @@ struct DeviceLimits {
 
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
+void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream);
+cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream);
 
 constexpr int kFinishVoxels = 32;  // of a block of the pass that adds up the parts of a split convolution
 
-inline int ceil_div(int a, int b) {
+__host__ __device__ inline int ceil_div(int a, int b) {
   return (a + b - 1) / b;
 }
 inline uint32_t magic(int d) {

@@ -15,7 +15,8 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
   extern __shared__ float4 shared4[];
   float* const shared = reinterpret_cast<float*>(shared4);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int sample = blockIdx.z;
+  const int sample = blockIdx.z / p.splits, split = blockIdx.z - sample * p.splits;
+  const int first = split * p.chunks_per_split * 8, last = min(first + p.chunks_per_split * 8, p.in_c);
   int rest = blockIdx.x;
   const int box_x = rest % p.tiles_x * p.box_x;
   rest /= p.tiles_x;
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
   const int shift = 31 - __clz(p.chunk);
   const float* const in = static_cast<const float*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch;
   const float4* weights = static_cast<const float4*>(p.packed) +
-                          int64_t(blockIdx.y) * p.in_c * (p.kz * p.ky * p.kx) * 8 + warp * 2;
+                          (int64_t(blockIdx.y) * p.in_c + first) * (p.kz * p.ky * p.kx) * 8 + warp * 2;
   const float* const row = shared + (dz * p.sz * p.yh + dy * p.sy) * p.x_pitch;
 
   float acc[kWidth][8];
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
 #pragma unroll
     for (int j = 0; j < 8; ++j) acc[i][j] = 0;
 
-  for (int c0 = 0; c0 < p.in_c; c0 += p.chunk) {
+  for (int c0 = first; c0 < last; c0 += p.chunk) {
     __syncthreads();
     for (int e = threadIdx.x; e < elements; e += blockDim.x) {
       const int c = e & (p.chunk - 1), v = e >> shift;
@@ -91,12 +92,13 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
   if (channel >= p.out_c) return;  // the whole warp
   const int z = box_z + dz, y = box_y + dy;
   float sum[8] = {}, squares[8] = {}, bias[8] = {};
-  if (p.bias) {
+  if (p.bias && p.splits == 1) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) bias[j] = __ldg(p.bias + channel + j);
   }
   if (z < p.out_z && y < p.out_y) {
     const int64_t line = ((int64_t(sample) * p.out_z + z) * p.out_y + y) * p.out_x;
+    const int64_t part = int64_t(split) * p.n * p.out_z * p.out_y * p.out_x;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       if (box_x + i >= p.out_x) continue;
@@ -106,13 +108,14 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
         sum[j] += acc[i][j];
         squares[j] = fmaf(acc[i][j], acc[i][j], squares[j]);
       }
-      float4* const to =
-          reinterpret_cast<float4*>(static_cast<float*>(p.out) + (line + box_x + i) * p.out_pitch + channel);
+      float4* const to = reinterpret_cast<float4*>(
+          p.splits > 1 ? p.workspace + (part + line + box_x + i) * (p.out_tiles * 32) + channel
+                       : static_cast<float*>(p.out) + (line + box_x + i) * p.out_pitch + channel);
       to[0] = make_float4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
       to[1] = make_float4(acc[i][4], acc[i][5], acc[i][6], acc[i][7]);
     }
   }
-  if (!p.partial) return;
+  if (!p.partial || p.splits > 1) return;
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
 #pragma unroll
@@ -153,9 +156,15 @@ void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   a.tiles_x = ceil_div(a.out_x, a.box_x);
   a.tiles_y = ceil_div(a.out_y, a.box_y);
   a.tiles = a.tiles_x * a.tiles_y * ceil_div(a.out_z, a.box_z);
+  // As in plan_mma(); here in units of 8 input channels.
+  a.chunks = a.in_c / 8;
+  const int64_t running = int64_t(a.tiles) * a.out_tiles * a.n, wanted = 4 * int64_t(limits.processors);
   a.splits = 1;
+  if (running * 2 <= wanted) a.splits = int(std::min<int64_t>(a.chunks, wanted / running));
+  a.chunks_per_split = ceil_div(a.chunks, a.splits);
+  a.splits = ceil_div(a.chunks, a.chunks_per_split);
   plan.threads = 128;
-  plan.grid = dim3(unsigned(a.tiles), unsigned(a.out_tiles), unsigned(a.n));
+  plan.grid = dim3(unsigned(a.tiles), unsigned(a.out_tiles), unsigned(a.n * a.splits));
   plan.blocks = a.tiles;
 }
 

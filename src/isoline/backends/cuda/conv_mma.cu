@@ -71,153 +71,15 @@ __device__ __forceinline__ uint32_t pack2(float a, float b) {
   }
 }
 
-// kTaps: taps along x done from one set of fragments (3 for kernels of width 3, else 1 at a time); kStride along x.
-template <typename T, int kTaps, int kStride>
-__global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant__ ConvArgs p) {
-  extern __shared__ uint4 shared[];
-  int2* const table = reinterpret_cast<int2*>(shared + p.stages * 2 * p.plane);
+// What a warp does with its finished accumulators: bias, statistics, rounding, stores; all warps of the block call it.
+template <typename T>
+__device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kColumns][4][4], void* shared, int sample,
+                                           int split, int box_z, int box_y, int box_x, int warp_z, int warp_y, int warp_x,
+                                           int out_tile) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int threads = blockDim.x;
-  const int sample = blockIdx.z / p.splits, split = blockIdx.z - sample * p.splits;
-  int rest = blockIdx.x;
-  const int box_x = rest % p.tiles_x * p.box_x;
-  rest /= p.tiles_x;
-  const int box_y = rest % p.tiles_y * p.box_y;
-  const int box_z = rest / p.tiles_y * p.box_z;
-
-  // Where each voxel of the halo'd box comes from (-1: outside) and goes to.
-  const int voxels = p.zh * p.yh * p.xh;
-  {
-    const int z0 = box_z * p.sz - p.kz / 2, y0 = box_y * p.sy - p.ky / 2, x0 = box_x * kStride - p.kx / 2;
-    for (int v = threadIdx.x; v < voxels; v += threads) {
-      const int row = __umulhi(v, p.xh_magic), x = v - row * p.xh;
-      const int z = __umulhi(row, p.yh_magic), y = row - z * p.yh;
-      const int iz = z0 + z, iy = y0 + y, ix = x0 + x;
-      const bool inside = unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
-                          unsigned(ix) < unsigned(p.in_x);
-      const int y_at = p.sy == 1 ? y : (y & 1) * p.y_even + (y >> 1);
-      table[v] = make_int2(inside ? (iz * p.in_y + iy) * p.in_x + ix : -1, (z * p.xh + x) * p.y_pitch + y_at);
-    }
-  }
-  __syncthreads();
-
-  const int half = threadIdx.x & 1;
-  const T* const in = static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
-  auto fetch = [&](int chunk, int stage) {
-    const bool channels = chunk * 16 + half * 8 < p.in_c;
-    const T* const from = in + chunk * 16;
-    const uint32_t to = shared_address(shared + (stage * 2 + half) * p.plane);
-    for (int v = threadIdx.x >> 1; v < voxels; v += threads >> 1) {
-      const int2 entry = table[v];
-      const bool valid = entry.x >= 0 && channels;
-      copy16(to + entry.y * 16, valid ? static_cast<const void*>(from + int64_t(entry.x) * p.in_pitch) : p.in, valid);
-    }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-  };
-  // Each thread transforms what it copied itself, so its own wait is enough before it.
-  auto transform = [&](int chunk, int stage) {
-    if (!p.scale_shift || chunk * 16 + half * 8 >= p.in_c) return;
-    float4 affine[4];
-    const float4* const from =
-        reinterpret_cast<const float4*>(p.scale_shift + (int64_t(sample) * p.in_c + chunk * 16 + half * 8) * 2);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) affine[i] = __ldg(from + i);
-    uint4* const at = shared + (stage * 2 + half) * p.plane;
-    for (int v = threadIdx.x >> 1; v < voxels; v += threads >> 1) {
-      const int2 entry = table[v];
-      if (entry.x < 0) continue;
-      uint4 value = at[entry.y];
-      uint32_t* const words = reinterpret_cast<uint32_t*>(&value);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 f = unpack<T>(words[i]);
-        words[i] = pack2<T>(leaky(fmaf(f.x, affine[i].x, affine[i].y), p.slope),
-                            leaky(fmaf(f.y, affine[i].z, affine[i].w), p.slope));
-      }
-      at[entry.y] = value;
-    }
-  };
-
-  const int n_warp = warp % p.n_warps, m_warp = warp / p.n_warps;
-  const int out_tile = blockIdx.y * p.n_warps + n_warp;
-  const bool busy = out_tile < p.out_tiles;
-  const int fz = 16 / p.fy;
-  const int warp_x = m_warp % p.mx * kColumns, warp_y = m_warp / p.mx % p.my * p.fy, warp_z = m_warp / (p.mx * p.my) * fz;
-  const int column = p.y_pitch * 16;  // bytes from one x to the next
-  uint32_t lane_offset;
-  {
-    const int row = lane & 15, dz = row / p.fy, dy = row - dz * p.fy;
-    lane_offset = uint32_t((((warp_z + dz) * p.sz * p.xh + warp_x * kStride) * p.y_pitch + warp_y + dy +
-                            (lane >> 4) * p.plane) * 16);
-  }
-  const int first = split * p.chunks_per_split, last = min(first + p.chunks_per_split, p.chunks);
-  const uint4* weights = static_cast<const uint4*>(p.packed) +
-                         (int64_t(min(out_tile, p.out_tiles - 1)) * p.chunks + first) * (p.kz * p.ky * p.kx) * 64 + lane;
-
-  float acc[kColumns][4][4];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i)
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) acc[i][j][k] = 0;
-
-  uint4 next[kTaps * 2];
-#pragma unroll
-  for (int i = 0; i < kTaps * 2; ++i) next[i] = __ldg(weights + i * 32);
-  fetch(first, 0);
-  for (int chunk = first; chunk < last; ++chunk) {
-    const int stage = p.stages == 2 ? (chunk - first) & 1 : 0;
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-    transform(chunk, stage);
-    __syncthreads();  // chunk is there; everybody is done with the one before
-    if (p.stages == 2 && chunk + 1 < last) fetch(chunk + 1, stage ^ 1);
-    if (busy) {
-      const uint32_t base = shared_address(shared + stage * 2 * p.plane) + lane_offset;
-      for (int kz = 0; kz < p.kz; ++kz) {
-        for (int ky = 0; ky < p.ky; ++ky) {
-          const int y_at = p.sy == 1 ? ky : (ky & 1) * p.y_even + (ky >> 1);
-          uint32_t at = base + (kz * p.xh * p.y_pitch + y_at) * 16;
-          for (int kx = 0; kx < p.kx; kx += kTaps) {
-            uint4 b[kTaps * 2];
-            weights += kTaps * 64;
-#pragma unroll
-            for (int i = 0; i < kTaps * 2; ++i) {
-              b[i] = next[i];
-              next[i] = __ldg(weights + i * 32);
-            }
-            constexpr int kLoads = kStride * (kColumns - 1) + kTaps, kStep = kTaps == 1 ? kStride : 1;
-            uint32_t a[2][4];
-            load_fragment(a[0], at);
-#pragma unroll
-            for (int xi = 0; xi < kLoads; xi += kStep) {
-              if (xi + kStep < kLoads) load_fragment(a[(xi / kStep + 1) & 1], at + (xi + kStep) * column);
-#pragma unroll
-              for (int tap = 0; tap < kTaps; ++tap) {
-                if ((xi - tap) % kStride != 0 || xi < tap || (xi - tap) / kStride >= kColumns) continue;
-                const int x = (xi - tap) / kStride;
-#pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                  const uint4 w = b[tap * 2 + j];
-                  multiply<T>(acc[x][2 * j], a[(xi / kStep) & 1], w.x, w.y);
-                  multiply<T>(acc[x][2 * j + 1], a[(xi / kStep) & 1], w.z, w.w);
-                }
-              }
-            }
-            at += column;  // used only where taps come one at a time
-          }
-        }
-      }
-    }
-    if (p.stages == 1 && chunk + 1 < last) {
-      __syncthreads();
-      fetch(chunk + 1, 0);
-    }
-  }
-
   // Eight consecutive channels a lane; see pack.cpp.
   const int channel = out_tile * 32 + (lane & 3) * 8;
-  const bool mine = busy && channel < p.out_c;
+  const bool mine = channel < p.out_c;
   const int64_t out_voxels = int64_t(p.out_z) * p.out_y * p.out_x;
   float sum[8] = {}, squares[8] = {}, bias[8] = {};
   if (mine && p.bias && p.splits == 1) {
@@ -289,6 +151,264 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   }
 }
 
+// kTaps: taps along x done from one set of fragments (3 for kernels of width 3, else 1 at a time); kStride along x.
+template <typename T, int kTaps, int kStride>
+__global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant__ ConvArgs p) {
+  extern __shared__ uint4 shared[];
+  float2* const affine = reinterpret_cast<float2*>(shared + p.stages * 2 * p.plane);  // of every input channel
+  int2* const table = reinterpret_cast<int2*>(affine + p.chunks * 16);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int threads = blockDim.x;
+  const int sample = blockIdx.z / p.splits, split = blockIdx.z - sample * p.splits;
+  int rest = blockIdx.x;
+  const int box_x = rest % p.tiles_x * p.box_x;
+  rest /= p.tiles_x;
+  const int box_y = rest % p.tiles_y * p.box_y;
+  const int box_z = rest / p.tiles_y * p.box_z;
+
+  // Where each voxel of the halo'd box comes from (-1: outside) and goes to.
+  const int voxels = p.zh * p.yh * p.xh;
+  {
+    const int z0 = box_z * p.sz - p.kz / 2, y0 = box_y * p.sy - p.ky / 2, x0 = box_x * kStride - p.kx / 2;
+    for (int v = threadIdx.x; v < voxels; v += threads) {
+      const int row = __umulhi(v, p.xh_magic), x = v - row * p.xh;
+      const int z = __umulhi(row, p.yh_magic), y = row - z * p.yh;
+      const int iz = z0 + z, iy = y0 + y, ix = x0 + x;
+      const bool inside = unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
+                          unsigned(ix) < unsigned(p.in_x);
+      const int y_at = p.sy == 1 ? y : (y & 1) * p.y_even + (y >> 1);
+      table[v] = make_int2(inside ? (iz * p.in_y + iy) * p.in_x + ix : -1, (z * p.xh + x) * p.y_pitch + y_at);
+    }
+  }
+  if (p.scale_shift) {
+    const float2* const from = reinterpret_cast<const float2*>(p.scale_shift) + int64_t(sample) * p.in_c;
+    for (int c = threadIdx.x; c < p.in_c; c += threads) affine[c] = __ldg(from + c);
+  }
+  __syncthreads();
+
+  const int half = threadIdx.x & 1, stride = threads >> 1;
+  const T* const in = static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
+  auto fetch = [&](int chunk, int stage) {
+    const bool channels = chunk * 16 + half * 8 < p.in_c;
+    const T* const from = in + chunk * 16;
+    const uint32_t to = shared_address(shared + (stage * 2 + half) * p.plane);
+#pragma unroll 4
+    for (int v = threadIdx.x >> 1; v < voxels; v += stride) {
+      const int2 entry = table[v];
+      const bool valid = entry.x >= 0 && channels;
+      copy16(to + entry.y * 16, valid ? static_cast<const void*>(from + int64_t(entry.x) * p.in_pitch) : p.in, valid);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+  // Load transform of two of the units that this thread copied itself (so that its own wait is enough before it),
+  // from `v` on; `v` moves on.
+  auto transform = [&](int chunk, int stage, int& v) {
+    const int2 first = table[v], second = v + stride < voxels ? table[v + stride] : make_int2(-1, 0);
+    v += 2 * stride;
+    if (chunk * 16 + half * 8 >= p.in_c) return;
+    uint4* const at = shared + (stage * 2 + half) * p.plane;
+    const float4* const channels = reinterpret_cast<const float4*>(affine + chunk * 16 + half * 8);
+    uint4 value[2];
+    if (first.x >= 0) value[0] = at[first.y];
+    if (second.x >= 0) value[1] = at[second.y];
+    uint32_t* const words = reinterpret_cast<uint32_t*>(value);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float4 ab = channels[i];
+#pragma unroll
+      for (int j = 0; j < 8; j += 4) {
+        const float2 f = unpack<T>(words[i + j]);
+        words[i + j] = pack2<T>(leaky(fmaf(f.x, ab.x, ab.y), p.slope), leaky(fmaf(f.y, ab.z, ab.w), p.slope));
+      }
+    }
+    if (first.x >= 0) at[first.y] = value[0];
+    if (second.x >= 0) at[second.y] = value[1];
+  };
+
+  const int n_warp = warp % p.n_warps, m_warp = warp / p.n_warps;
+  const int out_tile = blockIdx.y * p.n_warps + n_warp;
+  const bool busy = out_tile < p.out_tiles;
+  const int fz = 16 / p.fy;
+  const int warp_x = m_warp % p.mx * kColumns, warp_y = m_warp / p.mx % p.my * p.fy, warp_z = m_warp / (p.mx * p.my) * fz;
+  const int column = p.y_pitch * 16;  // bytes from one x to the next
+  uint32_t lane_offset;
+  {
+    const int row = lane & 15, dz = row / p.fy, dy = row - dz * p.fy;
+    lane_offset = uint32_t((((warp_z + dz) * p.sz * p.xh + warp_x * kStride) * p.y_pitch + warp_y + dy +
+                            (lane >> 4) * p.plane) * 16);
+  }
+  const int first = split * p.chunks_per_split, last = min(first + p.chunks_per_split, p.chunks);
+  const uint4* weights = static_cast<const uint4*>(p.packed) +
+                         (int64_t(min(out_tile, p.out_tiles - 1)) * p.chunks + first) * (p.kz * p.ky * p.kx) * 64 + lane;
+
+  float acc[kColumns][4][4];
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) acc[i][j][k] = 0;
+
+  // A step is one (kz, ky) of a chunk (and one kx where taps come one at a time). Weights of the next step travel during
+  // a step, in the other one of two sets of registers.
+  const int steps = p.kz * p.ky * (p.kx / kTaps), total = steps * (last - first);
+  if (p.splits > 1) {
+    // Few blocks read these weights, most likely from memory: ask for all of them at once.
+    const char* const from = reinterpret_cast<const char*>(weights - lane);
+    for (int i = lane * 128; i < total * kTaps * 1024; i += 32 * 128) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + i));
+    }
+  }
+  uint4 even[kTaps * 2], odd[kTaps * 2];
+#pragma unroll
+  for (int i = 0; i < kTaps * 2; ++i) even[i] = __ldg(weights + i * 32);
+  int chunk = first, stage = 0, at_step = 0, kz = 0, ky = 0, kx = 0;
+  int transformed = threadIdx.x >> 1;
+  uint32_t base = 0;
+  const int wait_step = max(steps / 3, 1);
+  const int quota = ceil_div(ceil_div(voxels, 2 * stride), max(steps - wait_step, 1));
+  auto step = [&](const uint4 (&b)[kTaps * 2], uint4 (&next)[kTaps * 2]) {
+    if (at_step == 0) {
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      if (p.scale_shift) {
+        while (transformed < voxels) transform(chunk, stage, transformed);
+      }
+      __syncthreads();  // the chunk is there; everybody is done with the one before
+      transformed = threadIdx.x >> 1;
+      if (p.stages == 2 && chunk + 1 < last) fetch(chunk + 1, stage ^ 1);
+      base = shared_address(shared + stage * 2 * p.plane) + lane_offset;
+    }
+    weights += kTaps * 64;
+#pragma unroll
+    for (int i = 0; i < kTaps * 2; ++i) next[i] = __ldg(weights + i * 32);
+    if (busy) {
+      const int y_at = p.sy == 1 ? ky : (ky & 1) * p.y_even + (ky >> 1);
+      const uint32_t at = base + ((kz * p.xh + kx) * p.y_pitch + y_at) * 16;
+      constexpr int kLoads = kStride * (kColumns - 1) + kTaps, kStep = kTaps == 1 ? kStride : 1;
+      uint32_t a[2][4];
+      load_fragment(a[0], at);
+#pragma unroll
+      for (int xi = 0; xi < kLoads; xi += kStep) {
+        if (xi + kStep < kLoads) load_fragment(a[(xi / kStep + 1) & 1], at + (xi + kStep) * column);
+#pragma unroll
+        for (int tap = 0; tap < kTaps; ++tap) {
+          if ((xi - tap) % kStride != 0 || xi < tap || (xi - tap) / kStride >= kColumns) continue;
+          const int x = (xi - tap) / kStride;
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const uint4 w = b[tap * 2 + j];
+            multiply<T>(acc[x][2 * j], a[(xi / kStep) & 1], w.x, w.y);
+            multiply<T>(acc[x][2 * j + 1], a[(xi / kStep) & 1], w.z, w.w);
+          }
+        }
+      }
+    }
+    // The next chunk's load transform, in portions between the products of this one.
+    if (p.stages == 2 && p.scale_shift && chunk + 1 < last && at_step >= wait_step) {
+      if (at_step == wait_step) asm volatile("cp.async.wait_group 0;" ::: "memory");
+      for (int i = 0; i < quota && transformed < voxels; ++i) transform(chunk + 1, stage ^ 1, transformed);
+    }
+    if (kTaps == 3 || ++kx == p.kx) {
+      kx = 0;
+      if (++ky == p.ky) ky = 0, ++kz;
+    }
+    if (++at_step == steps) {
+      at_step = kz = 0;
+      ++chunk;
+      if (p.stages == 2) {
+        stage ^= 1;
+      } else if (chunk < last) {
+        __syncthreads();
+        fetch(chunk, 0);
+      }
+    }
+  };
+  fetch(first, 0);
+  for (int s = 0; s < total; s += 2) {
+    step(even, odd);
+    if (s + 1 < total) step(odd, even);
+  }
+
+  store_tile<T>(p, acc, shared, sample, split, box_z, box_y, box_x, warp_z, warp_y, warp_x, out_tile);
+}
+
+// First convolution: planar float32 input of few channels, stride 1, kx <= 3. The reduction runs over lines
+// (channel, kz, ky) of four taps (the fourth, and those beyond kx, with weight 0): a lane's pair of taps is one 32-bit load
+// of two neighbours along x from shared memory, which holds the box twice, the second time one voxel further, so that the
+// pair is aligned at odd x too.
+template <typename T>
+__global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_constant__ ConvArgs p) {
+  extern __shared__ uint4 shared[];
+  T* const values = reinterpret_cast<T*>(shared);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int sample = blockIdx.z;
+  int rest = blockIdx.x;
+  const int box_x = rest % p.tiles_x * p.box_x;
+  rest /= p.tiles_x;
+  const int box_y = rest % p.tiles_y * p.box_y;
+  const int box_z = rest / p.tiles_y * p.box_z;
+  const int z0 = box_z - p.kz / 2, y0 = box_y - p.ky / 2, x0 = box_x - p.kx / 2;
+  const int64_t voxels = int64_t(p.in_z) * p.in_y * p.in_x;
+  const float* const in = static_cast<const float*>(p.in) + sample * p.in_c * voxels;
+  const int count = p.in_c * p.zh * p.yh * p.x_pitch;  // of one copy
+  for (int e = threadIdx.x; e < count; e += blockDim.x) {
+    int line = __umulhi(e, p.xh_magic);
+    const int x = e - line * p.x_pitch, ix = x0 + x;
+    const int plane = __umulhi(line, p.yh_magic), iy = y0 + line - plane * p.yh;
+    const int c = plane / p.zh, iz = z0 + plane - c * p.zh;
+    float value = 0;
+    if (x < p.xh && unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) && unsigned(ix) < unsigned(p.in_x)) {
+      value = in[c * voxels + (int64_t(iz) * p.in_y + iy) * p.in_x + ix];
+    }
+    T rounded;
+    if constexpr (std::is_same_v<T, __half>) {
+      rounded = __float2half_rn(value);
+    } else {
+      rounded = __float2bfloat16_rn(value);
+    }
+    values[e] = rounded;
+    values[count + (e > 0 ? e - 1 : count - 1)] = rounded;
+  }
+  __syncthreads();
+
+  const int out_tile = blockIdx.y, fz = 16 / p.fy;
+  const int warp_x = warp % p.mx * kColumns, warp_y = warp / p.mx % p.my * p.fy, warp_z = warp / (p.mx * p.my) * fz;
+  const int row = lane >> 2, q = lane & 3;
+  // Rows g and g + 8 of a fragment, first word of the pair.
+  const int low = ((warp_z + row / p.fy) * p.yh + warp_y + row % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
+  const int high = ((warp_z + (row + 8) / p.fy) * p.yh + warp_y + (row + 8) % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
+  const int lines = p.in_c * p.kz * p.ky;
+  const auto line_offset = [&](int line) {
+    if (line >= lines) return 0;  // weight 0
+    const int plane = line / p.ky, c = plane / p.kz;
+    return ((c * p.zh + plane - c * p.kz) * p.yh + line - plane * p.ky) * p.x_pitch;
+  };
+  const auto pair = [&](int at, int x) {
+    return *reinterpret_cast<const uint32_t*>(values + (x & 1 ? count + at + x - 1 : at + x));
+  };
+  float acc[kColumns][4][4];
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) acc[i][j][k] = 0;
+  const uint4* const weights = static_cast<const uint4*>(p.packed) + int64_t(out_tile) * p.chunks * 64 + lane;
+  for (int step = 0; step < p.chunks; ++step) {
+    const uint4 b0 = __ldg(weights + step * 64), b1 = __ldg(weights + step * 64 + 32);
+    const int near = line_offset(step * 4 + (q >> 1)), far = line_offset(step * 4 + 2 + (q >> 1));
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const uint32_t a[4] = {pair(near + low, i), pair(near + high, i), pair(far + low, i), pair(far + high, i)};
+      multiply<T>(acc[i][0], a, b0.x, b0.y);
+      multiply<T>(acc[i][1], a, b0.z, b0.w);
+      multiply<T>(acc[i][2], a, b1.x, b1.y);
+      multiply<T>(acc[i][3], a, b1.z, b1.w);
+    }
+  }
+  store_tile<T>(p, acc, shared, sample, 0, box_z, box_y, box_x, warp_z, warp_y, warp_x, out_tile);
+}
+
 using Kernel = void (*)(ConvArgs);
 
 template <typename T>
@@ -320,7 +440,8 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
     a.y_even = ceil_div(a.yh, 2);
     a.y_pitch = a.yh + (6 - a.yh % 4) % 4;                 // 2 modulo 4: copies of neighbours along x hit other banks
     a.plane = (a.zh * a.xh * a.y_pitch) | 1;               // and so do the two halves of a voxel
-    plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.zh * a.yh * a.xh) * 8;
+    plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.chunks) * 16 * 8 +
+                        size_t(a.zh * a.yh * a.xh) * 8;
     plan.shared_bytes = std::max(plan.shared_bytes, size_t(1024));
     plan.threads = 32 * m_warps * n_warps;
     return plan.shared_bytes <= limits.shared_per_block;
@@ -356,6 +477,43 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 
 cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
   const Kernel kernel = type == DataType::kFloat16 ? kernel_for<__half>(plan.args) : kernel_for<__nv_bfloat16>(plan.args);
+  cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                           cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.shared_bytes));
+  if (error != cudaSuccess) return error;
+  kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
+  return cudaGetLastError();
+}
+
+void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
+  ConvArgs& a = plan.args;
+  a.chunks = ceil_div(a.in_c * a.kz * a.ky, 4);
+  a.out_tiles = ceil_div(a.out_c, 32);
+  a.fy = a.out_z == 1 ? 16 : 8;
+  a.m_warps = 4;
+  a.n_warps = 1;
+  a.mx = a.my = a.out_z == 1 ? 2 : 1;
+  a.box_z = 16 / a.fy * (4 / (a.mx * a.my));
+  a.box_y = a.fy * a.my;
+  a.box_x = kColumns * a.mx;
+  a.zh = a.box_z - 1 + a.kz;
+  a.yh = a.box_y - 1 + a.ky;
+  a.xh = a.box_x - 1 + a.kx;
+  a.x_pitch = a.box_x + 4;
+  a.yh_magic = magic(a.yh);
+  a.xh_magic = magic(a.x_pitch);
+  a.tiles_x = ceil_div(a.out_x, a.box_x);
+  a.tiles_y = ceil_div(a.out_y, a.box_y);
+  a.tiles = a.tiles_x * a.tiles_y * ceil_div(a.out_z, a.box_z);
+  a.splits = 1;
+  plan.shared_bytes = std::max(size_t(a.in_c * a.zh * a.yh * a.x_pitch) * 4, size_t(1024));
+  *fits = plan.shared_bytes <= limits.shared_per_block && a.in_c * a.zh * a.yh * a.x_pitch < 65536;
+  plan.threads = 128;
+  plan.grid = dim3(unsigned(a.tiles), unsigned(a.out_tiles), unsigned(a.n));
+  plan.blocks = a.tiles;
+}
+
+cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream) {
+  const Kernel kernel = type == DataType::kFloat16 ? conv_planar_kernel<__half> : conv_planar_kernel<__nv_bfloat16>;
   cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                            cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.shared_bytes));
   if (error != cudaSuccess) return error;

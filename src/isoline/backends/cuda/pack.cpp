@@ -21,6 +21,13 @@ uint16_t to_bits(DataType type, float value) {
   return bits;
 }
 
+// Where the weight of input k (0..15) and output o (0..31) lies in the 512 values that two 16-byte loads of a warp get.
+size_t fragment_slot(size_t k, size_t o) {
+  const size_t column = o / 8 * 2 + o % 2, tile = o % 8 / 2;
+  const size_t lane = column * 4 + k % 8 / 2, slot = tile % 2 * 4 + k / 8 * 2 + k % 2;
+  return (tile / 2 * 32 + lane) * 8 + slot;
+}
+
 }  // namespace
 
 // 16-bit types: [tile of 32 outputs][chunk of 16 inputs][kz][ky][kx][half: 2][lane: 32][8 values], the values
@@ -54,6 +61,25 @@ std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int
       uint16_t* const to =
           halves + ((o / 32) * chunks + channel / 16) * taps * 512 + (tile / 2 * 32 + lane) * 8 + slot;
       for (size_t tap = 0; tap < taps; ++tap) to[tap * 512] = to_bits(type, from[tap]);
+    }
+  }
+  return packed;
+}
+
+// [tile of 32 outputs][four lines][fragment order, k = line % 4 * 4 + kx]; a line is (input, kz, ky).
+std::vector<std::byte> pack_planar_conv_weights(DataType type, const float* weight, int out_channels, int in_channels,
+                                                const ConvShape& shape) {
+  const size_t width = size_t(shape.kernel[2]);
+  const size_t lines = size_t(in_channels) * size_t(shape.kernel[0]) * size_t(shape.kernel[1]);
+  const size_t steps = (lines + 3) / 4, out_tiles = size_t(out_channels + 31) / 32;
+  std::vector<std::byte> packed(out_tiles * steps * 512 * 2);
+  auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
+  for (size_t o = 0; o < size_t(out_channels); ++o) {
+    for (size_t line = 0; line < lines; ++line) {
+      for (size_t x = 0; x < width; ++x) {
+        halves[((o / 32) * steps + line / 4) * 512 + fragment_slot(line % 4 * 4 + x, o % 32)] =
+            to_bits(type, weight[(o * lines + line) * width + x]);
+      }
     }
   }
   return packed;
