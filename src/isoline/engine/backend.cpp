@@ -14,6 +14,10 @@ const char* to_string(Precision p) {
   return "unknown";
 }
 
+Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {
+  return Error{ErrorCode::kInternal, description() + " does not mirror by itself", "", ""};
+}
+
 Status Backend::supports_onnx(const SessionOptions&) const {
   return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not run ONNX files", "--backend",
                "Use --backend openvino."};

@@ -220,6 +220,18 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
       };
     Accumulator accumulator(plan, heads, m.pool);
     for (int64_t t = 0; t < plan.tiles(); ++t) {
+      if (session->has_run_mirrored()) {
+        extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), {false, false, false},
+                     tile.data());
+        const auto from = Clock::now();
+        ISOLINE_RETURN_IF_ERROR(session->run_mirrored(tile.data(), m.mirrors, sum.data()));
+        const double ms = 1e3 * seconds_since(from) / double(m.mirrors.size());
+        m.forward_ms.insert(m.forward_ms.end(), m.mirrors.size(), float(ms));
+        if (progress) progress(done += mirrors(), total);
+        if (cancel && *cancel) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
+        ISOLINE_RETURN_IF_ERROR(accumulator.add(t, sum.data(), fold_sink));
+        continue;
+      }
       for (size_t k = 0; k < m.mirrors.size(); ++k) {
         extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), m.mirrors[k],
                      tile.data());
