@@ -29,7 +29,7 @@ struct CudaMemory {
 // Runs the steps one by one, outside the graph, `runs` times after a warm-up: median of each. Does not touch
 // results.
 Result<std::vector<CudaStepTime>> cuda_step_times(Session& session, int runs);
-// Median time of the whole graph on the device, input copy included, output copy to the host not.
+// Median time of the whole graph on the device: kernels only, no copies.
 Result<double> cuda_graph_ms(Session& session, int runs);
 CudaMemory cuda_memory(const Session& session);
 

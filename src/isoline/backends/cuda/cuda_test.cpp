@@ -136,6 +136,45 @@ TEST_F(CudaDevice, TwoRunsAndTwoSessionsAreIdentical) {
   }
 }
 
+// Mirroring and adding on the device gives the bits of doing both on the host around run().
+TEST_F(CudaDevice, MirrorsAsTheHostDoes) {
+  test::Graph g(3, 2);
+  const NetworkGraph& graph = test::unet(g, {8, 16});
+  const SessionOptions o{
+      {8, 10, 70}, 1, Precision::kFloat16, 2};  // rows longer than half a block, 10 x 8 x channels
+  const auto at = [&](int64_t c, int64_t z, int64_t y, int64_t x, const Vec3<bool>& m) {
+    return size_t(((c * 8 + (m[0] ? 7 - z : z)) * 10 + (m[1] ? 9 - y : y)) * 70 + (m[2] ? 69 - x : x));
+  };
+  const auto each = [&](int64_t channels, auto body) {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t z = 0; z < 8; ++z)
+        for (int64_t y = 0; y < 10; ++y)
+          for (int64_t x = 0; x < 70; ++x) body(c, z, y, x);
+  };
+  const Buffer<float> in = input(graph, o);
+  Buffer<float> turned(in.size()), part(out_size(graph, o)), want(part.size()), got(part.size());
+  auto session = make_cuda_backend()->create(graph, o);
+  ASSERT_TRUE(session.ok()) << session.error().to_string();
+  const std::vector<Vec3<bool>> mirrors{{false, false, false}, {true, false, false}, {false, true, true}};
+  for (size_t k = 0; k < mirrors.size(); ++k) {
+    each(graph.input_channels(), [&](int64_t c, int64_t z, int64_t y, int64_t x) {
+      turned[at(c, z, y, x, {})] = in[at(c, z, y, x, mirrors[k])];
+    });
+    ASSERT_TRUE((*session)->run(turned.data(), part.data()).ok());
+    each(graph.output_channels(), [&](int64_t c, int64_t z, int64_t y, int64_t x) {
+      float& sum = want[at(c, z, y, x, {})];
+      sum = (k ? sum : 0.0f) + part[at(c, z, y, x, mirrors[k])];
+      if (k + 1 == mirrors.size()) sum /= float(mirrors.size());
+    });
+  }
+  for (int run = 0; run < 2; ++run) {
+    std::fill(got.begin(), got.end(), NAN);
+    const Status s = (*session)->run_mirrored(in.data(), mirrors, got.data());
+    ASSERT_TRUE(s.ok()) << s.error().to_string();
+    EXPECT_EQ(std::memcmp(got.data(), want.data(), want.byte_size()), 0) << "run " << run;
+  }
+}
+
 TEST_F(CudaDevice, Fp16OverflowIsAnErrorThatNamesTheRemedy) {
   test::Graph g(3, 1);
   const ValueId c = g.conv(0, 8, {3, 3, 3});

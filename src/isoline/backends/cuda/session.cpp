@@ -6,6 +6,7 @@
 
 #include "isoline/backends/cuda/conv_naive.h"
 #include "isoline/backends/cuda/elementwise.h"
+#include "isoline/backends/cuda/mirror.h"
 #include "isoline/backends/cuda/pack.h"
 
 namespace isoline::cuda {
@@ -142,6 +143,18 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
     norm_bytes += (batch * size_t(n.channels) * 8 + kAlignment - 1) / kAlignment * kAlignment;
   }
   data_.resize(plan_.steps.size());
+  // A convolution that alone reads the input, as it is, may take it as it came.
+  size_t first_reader = SIZE_MAX, readers = 0;
+  for (size_t i = 1; i < plan_.steps.size(); ++i) {
+    const Step& s = plan_.steps[i];
+    for (const Source* source : {&s.in, &s.other})
+      if (source->slice.buffer == plan_.steps[0].out.buffer &&
+          source->slice.channel == plan_.steps[0].out.channel)
+        ++readers, first_reader = source->norm < 0 && s.kind == StepKind::kConv ? i : SIZE_MAX;
+  }
+  const int first_buffer = plan_.steps[0].out.buffer;
+  if (readers != 1 || plan_.buffers[size_t(first_buffer)].pitch != plan_.steps[0].out.channels)
+    first_reader = SIZE_MAX;
   int blocks = 0, channels = 0;  // of the statistics gathered last
   int64_t count = 0;
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
@@ -158,20 +171,30 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
         d.macs = int64_t(op.weight.size()) * voxels(s.out.shape) * options_.batch;
         const Tensor in = tensor(s.in.slice), out = tensor(s.out);
         ConvNeeds needs;
-        cudaError_t code =
-            tuning.naive_convolutions ? cudaErrorNotSupported : conv_needs(in, out, d.shape, &needs);
-        if (code == cudaErrorInvalidValue)
-          code = cudaErrorNotSupported;  // a kernel or stride beyond its rules
-        d.naive = code == cudaErrorNotSupported;
-        if (d.naive) {
-          cudaGetLastError();
-          needs = {naive_conv_blocks(out), 0};
-          d.weights = blob.add(
-              pack_naive_weights(op.weight.data(), out_channels, in_channels, d.shape, in.c, positions));
+        const PlanarInput planar{in_device_.at<const float>(), in_channels_};
+        if (i == first_reader && !tuning.naive_convolutions &&
+            conv_planar_needs(planar, out, d.shape, &needs) == cudaSuccess) {
+          d.planar = data_[0].skipped = true;
+          d.weights =
+              blob.add(pack_planar_conv_weights(type, op.weight.data(), out_channels, in_channels, d.shape));
         } else {
-          ISOLINE_CUDA(code, "planning '" + s.name + "'");
-          d.weights = blob.add(
-              pack_conv_weights(type, op.weight.data(), out_channels, in_channels, d.shape, in.c, positions));
+          cudaGetLastError();
+          needs = {};
+          cudaError_t code =
+              tuning.naive_convolutions ? cudaErrorNotSupported : conv_needs(in, out, d.shape, &needs);
+          if (code == cudaErrorInvalidValue)
+            code = cudaErrorNotSupported;  // a kernel or stride beyond its rules
+          d.naive = code == cudaErrorNotSupported;
+          if (d.naive) {
+            cudaGetLastError();
+            needs = {naive_conv_blocks(out), 0};
+            d.weights = blob.add(
+                pack_naive_weights(op.weight.data(), out_channels, in_channels, d.shape, in.c, positions));
+          } else {
+            ISOLINE_CUDA(code, "planning '" + s.name + "'");
+            d.weights = blob.add(pack_conv_weights(type, op.weight.data(), out_channels, in_channels, d.shape,
+                                                   in.c, positions));
+          }
         }
         if (s.bias) d.bias = blob.add(padded(op.bias));
         d.blocks = blocks = needs.blocks;
@@ -284,10 +307,14 @@ cudaError_t CudaSession::enqueue(size_t i) {
   float* partial = partial_.at<float>();
   switch (s.kind) {
     case StepKind::kInput:
+      if (d.skipped) return cudaSuccess;
       return pack_input(in_device_.at<float>(), in_channels_, tensor(s.out), stream);
     case StepKind::kConv: {
       const ConvWeights w{constant<std::byte>(d.weights), constant<float>(d.bias)};
       const Statistics statistics{s.statistics ? partial : nullptr, d.blocks};
+      if (d.planar)
+        return conv_planar({in_device_.at<const float>(), in_channels_}, tensor(s.out), d.shape, w,
+                           statistics, stream);
       if (d.naive)
         return naive_conv(tensor(s.in.slice), load(s.in), tensor(s.out), d.shape, w, statistics, stream);
       return conv(tensor(s.in.slice), load(s.in), tensor(s.out), d.shape, w, statistics, scratch_.at(),
@@ -321,9 +348,7 @@ cudaError_t CudaSession::enqueue(size_t i) {
 }
 
 cudaError_t CudaSession::enqueue_all() {
-  cudaError_t code =
-      cudaMemcpyAsync(in_device_.at(), in_host_.at(), in_bytes_, cudaMemcpyHostToDevice, stream_.get());
-  if (code == cudaSuccess) code = cudaMemsetAsync(flag_device_.at(), 0, sizeof(int), stream_.get());
+  cudaError_t code = cudaSuccess;
   for (size_t i = 0; i < plan_.steps.size() && code == cudaSuccess; ++i) code = enqueue(i);
   return code;
 }
@@ -345,30 +370,31 @@ Status CudaSession::capture() {
   return {};
 }
 
-Status CudaSession::run(const float* in, float* out) {
-  const auto copy = [&](std::byte* to, const std::byte* from, size_t bytes) {
-    pool_->for_each(int64_t(bytes), kCopyGrain, [&](int64_t begin, int64_t end) {
-      std::memcpy(to + begin, from + begin, size_t(end - begin));
-    });
-  };
+Status CudaSession::send(const float* in, DeviceMemory& to) {
+  // The caller's thread may be another one each time.
+  ISOLINE_CUDA(cudaSetDevice(device_.id), "choosing the GPU");
+  copy_in_parallel(in_host_.at(), reinterpret_cast<const std::byte*>(in), in_bytes_);
+  ISOLINE_CUDA(cudaMemsetAsync(flag_device_.at(), 0, sizeof(int), stream_.get()), "starting the network");
+  ISOLINE_CUDA(cudaMemcpyAsync(to.at(), in_host_.at(), in_bytes_, cudaMemcpyHostToDevice, stream_.get()),
+               "sending the input");
+  return {};
+}
+
+Status CudaSession::fetch(const DeviceMemory& from, float* out) {
   cudaStream_t stream = stream_.get();
-  ISOLINE_CUDA(cudaSetDevice(device_.id),
-               "choosing the GPU");  // the caller's thread may be another one each time
-  copy(in_host_.at(), reinterpret_cast<const std::byte*>(in), in_bytes_);
-  ISOLINE_CUDA(cudaGraphLaunch(graph_.get(), stream), "starting the network");
   ISOLINE_CUDA(
       cudaMemcpyAsync(flag_host_.at(), flag_device_.at(), sizeof(int), cudaMemcpyDeviceToHost, stream),
       "fetching the result");
   for (size_t i = 0; i < chunk_done_.size(); ++i) {
     const size_t at = i * kChunkBytes, bytes = std::min(kChunkBytes, out_bytes_ - at);
-    ISOLINE_CUDA(cudaMemcpyAsync(out_host_.at(at), out_device_.at(at), bytes, cudaMemcpyDeviceToHost, stream),
+    ISOLINE_CUDA(cudaMemcpyAsync(out_host_.at(at), from.at(at), bytes, cudaMemcpyDeviceToHost, stream),
                  "fetching the result");
     ISOLINE_CUDA(cudaEventRecord(chunk_done_[i].get(), stream), "fetching the result");
   }
   for (size_t i = 0; i < chunk_done_.size(); ++i) {
     const size_t at = i * kChunkBytes, bytes = std::min(kChunkBytes, out_bytes_ - at);
     ISOLINE_CUDA(cudaEventSynchronize(chunk_done_[i].get()), "running the network");
-    copy(reinterpret_cast<std::byte*>(out) + at, out_host_.at(at), bytes);
+    copy_in_parallel(reinterpret_cast<std::byte*>(out) + at, out_host_.at(at), bytes);
   }
   if (options_.precision == Precision::kFloat16 && *flag_host_.at<int>())
     return Error{
@@ -376,6 +402,38 @@ Status CudaSession::run(const float* in, float* out) {
         "fp16 overflow: the network's output is not finite (values beyond 65504, or NaN in the scan)", "cuda",
         "Use --precision bf16 or fp32."};
   return {};
+}
+
+void CudaSession::copy_in_parallel(std::byte* to, const std::byte* from, size_t bytes) {
+  pool_->for_each(int64_t(bytes), kCopyGrain, [&](int64_t begin, int64_t end) {
+    std::memcpy(to + begin, from + begin, size_t(end - begin));
+  });
+}
+
+Status CudaSession::run(const float* in, float* out) {
+  ISOLINE_RETURN_IF_ERROR(send(in, in_device_));
+  ISOLINE_CUDA(cudaGraphLaunch(graph_.get(), stream_.get()), "starting the network");
+  return fetch(out_device_, out);
+}
+
+Status CudaSession::run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out) {
+  if (!original_.bytes()) {
+    ISOLINE_ASSIGN(original_, DeviceMemory::allocate(in_bytes_, "taking memory for mirrored inputs"));
+    ISOLINE_ASSIGN(sum_, DeviceMemory::allocate(out_bytes_, "taking memory for mirrored results"));
+    memory_.transfer_bytes += in_bytes_ + out_bytes_;
+  }
+  ISOLINE_RETURN_IF_ERROR(send(in, original_));
+  for (size_t k = 0; k < mirrors.size(); ++k) {
+    ISOLINE_CUDA(mirror(original_.at<float>(), in_channels_, options_.patch, mirrors[k],
+                        in_device_.at<float>(), stream_.get()),
+                 "mirroring the input");
+    ISOLINE_CUDA(cudaGraphLaunch(graph_.get(), stream_.get()), "starting the network");
+    const float divisor = k + 1 == mirrors.size() ? float(mirrors.size()) : 1.0f;
+    ISOLINE_CUDA(add_mirrored(out_device_.at<float>(), out_channels_, options_.patch, mirrors[k], k == 0,
+                              divisor, sum_.at<float>(), stream_.get()),
+                 "adding a mirrored result");
+  }
+  return fetch(sum_, out);
 }
 
 std::string CudaSession::description() const {
@@ -398,8 +456,10 @@ Result<std::vector<CudaStepTime>> CudaSession::step_times(int runs) {
       ISOLINE_CUDA(cudaEventElapsedTime(&t, begin.get(), end.get()), "timing");
       if (r || runs == 0) ms[i].push_back(t);
     }
-  for (size_t i = 0; i < plan_.steps.size(); ++i)
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    if (data_[i].skipped) continue;
     times.push_back({plan_.steps[i].name + (data_[i].naive ? " (naive)" : ""), median(ms[i]), data_[i].macs});
+  }
   return times;
 }
 

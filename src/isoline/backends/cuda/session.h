@@ -28,6 +28,8 @@ class CudaSession final : public Session {
                                                      const DeviceInfo& device, const CudaTuning& tuning = {});
   ~CudaSession() override;
   Status run(const float* in, float* out) override;
+  bool has_run_mirrored() const override { return options_.batch == 1; }
+  Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out) override;
   std::string description() const override;
 
   Result<std::vector<CudaStepTime>> step_times(int runs);
@@ -39,7 +41,9 @@ class CudaSession final : public Session {
   struct StepData {
     size_t weights = SIZE_MAX, bias = SIZE_MAX, positions = SIZE_MAX;
     bool naive = false;
-    int blocks = 0;  // of the statistics it gathers or finishes
+    bool planar = false;   // reads the planar input itself
+    bool skipped = false;  // the input step, where that is so
+    int blocks = 0;        // of the statistics it gathers or finishes
     int channels = 0;
     int64_t voxels = 0, macs = 0;
     float eps = 0;
@@ -48,6 +52,9 @@ class CudaSession final : public Session {
   CudaSession(const SessionOptions& options, const DeviceInfo& device) : options_(options), device_(device) {}
   Status prepare(const NetworkGraph& graph, const CudaTuning& tuning);
   Status capture();
+  Status send(const float* in, DeviceMemory& to);      // and clears the overflow flag
+  Status fetch(const DeviceMemory& from, float* out);  // waits; fp16 overflow is an error
+  void copy_in_parallel(std::byte* to, const std::byte* from, size_t bytes);
   cudaError_t enqueue(size_t step);
   cudaError_t enqueue_all();
   Tensor tensor(const Slice& slice) const;
@@ -66,6 +73,7 @@ class CudaSession final : public Session {
   int64_t out_voxels_ = 0;
   size_t in_bytes_ = 0, out_bytes_ = 0;
   DeviceMemory arena_, constants_, scratch_, norms_, partial_, in_device_, out_device_;
+  DeviceMemory original_, sum_;  // run_mirrored()'s, taken by its first call
   PinnedMemory in_host_, out_host_, flag_host_;
   DeviceMemory flag_device_;
   Stream stream_;
