@@ -89,7 +89,8 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
           if (load.scale_shift) {
             value = fmaf(value, load.scale_shift[(int64_t(n) * in.c + i) * 2],
                          load.scale_shift[(int64_t(n) * in.c + i) * 2 + 1]);
-            value = rounded(in.type, value > 0 ? value : load.slope * value);
+            value = rounded(in.type, value);
+            if (value <= 0) value = rounded(in.type, rounded(in.type, load.slope) * value);
           }
           const int taps = s.kernel[0] * s.kernel[1] * s.kernel[2];
           sum += double(value) * weight[(int64_t(c) * in.c + i) * taps + (kz * s.kernel[1] + ky) * s.kernel[2] + kx];

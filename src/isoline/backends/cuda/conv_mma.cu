@@ -20,14 +20,14 @@ namespace isoline::cuda {
 namespace {
 
 constexpr int kColumns = 8;  // fragments of a warp along x
+constexpr int kBatch = 4;    // 16-byte units that a thread copies or transforms at a time
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-__device__ __forceinline__ void copy16(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+__device__ __forceinline__ void copy16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
 __device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t from) {
@@ -71,7 +71,44 @@ __device__ __forceinline__ uint32_t pack2(float a, float b) {
   }
 }
 
-// What a warp does with its finished accumulators: bias, statistics, rounding, stores; all warps of the block call it.
+// LeakyReLU of two values at once, rounded once: one of the two terms is 0. NaN stays NaN.
+template <typename T>
+struct Pair {
+  std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162> slope;
+  static __device__ __forceinline__ Pair both(float v) {
+    if constexpr (std::is_same_v<T, __half>) {
+      return {__float2half2_rn(v)};
+    } else {
+      return {__float2bfloat162_rn(v)};
+    }
+  }
+  __device__ __forceinline__ uint32_t leaky(uint32_t bits) const {
+    using Two = decltype(slope);
+    const Two v = reinterpret_cast<const Two&>(bits);
+    Two zero;
+    reinterpret_cast<uint32_t&>(zero) = 0;
+    const Two result = __hfma2(slope, __hmin2_nan(v, zero), __hmax2_nan(v, zero));
+    return reinterpret_cast<const uint32_t&>(result);
+  }
+};
+
+// Accumulators begin with the bias (with 0 in parts of a split convolution).
+__device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile, float (&acc)[kColumns][4][4]) {
+  const int channel = out_tile * 32 + (threadIdx.x & 3) * 8;
+  const bool wanted = p.bias && p.splits == 1 && channel < p.out_c;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float2 bias =
+        wanted ? __ldg(reinterpret_cast<const float2*>(p.bias + channel + 2 * j)) : make_float2(0, 0);
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      acc[i][j][0] = acc[i][j][2] = bias.x;
+      acc[i][j][1] = acc[i][j][3] = bias.y;
+    }
+  }
+}
+
+// What a warp does with its finished accumulators: statistics, rounding, stores; all warps of the block call it.
 template <typename T>
 __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kColumns][4][4], void* shared, int sample,
                                            int split, int box_z, int box_y, int box_x, int warp_z, int warp_y, int warp_x,
@@ -81,46 +118,40 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
   const int channel = out_tile * 32 + (lane & 3) * 8;
   const bool mine = channel < p.out_c;
   const int64_t out_voxels = int64_t(p.out_z) * p.out_y * p.out_x;
-  float sum[8] = {}, squares[8] = {}, bias[8] = {};
-  if (mine && p.bias && p.splits == 1) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) bias[i] = __ldg(p.bias + channel + i);
-  }
+  float sum[8] = {}, squares[8] = {};
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = (lane >> 2) + r * 8, dz = row / p.fy, dy = row - dz * p.fy;
-    const int z = box_z + warp_z + dz, y = box_y + warp_y + dy;
-    const int64_t line = (int64_t(z) * p.out_y + y) * p.out_x;
-    const bool inside = mine && z < p.out_z && y < p.out_y;
+    const int z = box_z + warp_z + dz, y = box_y + warp_y + dy, x = box_x + warp_x;
+    const int64_t voxel = (int64_t(z) * p.out_y + y) * p.out_x + x;
+    const int columns = mine && z < p.out_z && y < p.out_y ? p.out_x - x : 0;
+    if (p.splits > 1) {
+      const int pitch = p.out_tiles * 32;
+      float* to = p.workspace + ((int64_t(split) * p.n + sample) * out_voxels + voxel) * pitch + channel;
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      const int x = box_x + warp_x + i;
-      if (!inside || x >= p.out_x) continue;
-      float v[8];
+      for (int i = 0; i < kColumns; ++i, to += pitch) {
+        if (i >= columns) continue;
+        const float(&v)[4][4] = acc[i];
+        reinterpret_cast<float4*>(to)[0] = make_float4(v[0][2 * r], v[0][2 * r + 1], v[1][2 * r], v[1][2 * r + 1]);
+        reinterpret_cast<float4*>(to)[1] = make_float4(v[2][2 * r], v[2][2 * r + 1], v[3][2 * r], v[3][2 * r + 1]);
+      }
+      continue;
+    }
+    T* to = static_cast<T*>(p.out) + (int64_t(sample) * out_voxels + voxel) * p.out_pitch + channel;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i, to += p.out_pitch) {
+      if (i >= columns) continue;
+      uint32_t packed[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        v[2 * j] = acc[i][j][2 * r] + bias[2 * j];
-        v[2 * j + 1] = acc[i][j][2 * r + 1] + bias[2 * j + 1];
+        const float a = acc[i][j][2 * r], b = acc[i][j][2 * r + 1];
+        sum[2 * j] += a;
+        sum[2 * j + 1] += b;
+        squares[2 * j] = fmaf(a, a, squares[2 * j]);
+        squares[2 * j + 1] = fmaf(b, b, squares[2 * j + 1]);
+        packed[j] = pack2<T>(a, b);
       }
-      if (p.splits > 1) {
-        float4* const to = reinterpret_cast<float4*>(
-            p.workspace + ((int64_t(split) * p.n + sample) * out_voxels + line + x) * (p.out_tiles * 32) + channel);
-        to[0] = make_float4(v[0], v[1], v[2], v[3]);
-        to[1] = make_float4(v[4], v[5], v[6], v[7]);
-        continue;
-      }
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        sum[j] += v[j];
-        squares[j] = fmaf(v[j], v[j], squares[j]);
-      }
-      uint4 packed;
-      packed.x = pack2<T>(v[0], v[1]);
-      packed.y = pack2<T>(v[2], v[3]);
-      packed.z = pack2<T>(v[4], v[5]);
-      packed.w = pack2<T>(v[6], v[7]);
-      *reinterpret_cast<uint4*>(static_cast<T*>(p.out) + (int64_t(sample) * out_voxels + line + x) * p.out_pitch +
-                                channel) = packed;
+      *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
     }
   }
   if (!p.partial || p.splits > 1) return;
@@ -166,18 +197,23 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   const int box_y = rest % p.tiles_y * p.box_y;
   const int box_z = rest / p.tiles_y * p.box_z;
 
-  // Where each voxel of the halo'd box comes from (-1: outside) and goes to.
-  const int voxels = p.zh * p.yh * p.xh;
+  // Where each voxel of the halo'd box comes from (-1: outside) and goes to. What lies outside stays 0 for good.
+  const int voxels = p.zh * p.yh * p.xh, stride = threads >> 1;
+  const int padded = ceil_div(voxels, kBatch * stride) * kBatch * stride;
   {
     const int z0 = box_z * p.sz - p.kz / 2, y0 = box_y * p.sy - p.ky / 2, x0 = box_x * kStride - p.kx / 2;
-    for (int v = threadIdx.x; v < voxels; v += threads) {
+    for (int v = threadIdx.x; v < padded; v += threads) {
       const int row = __umulhi(v, p.xh_magic), x = v - row * p.xh;
       const int z = __umulhi(row, p.yh_magic), y = row - z * p.yh;
       const int iz = z0 + z, iy = y0 + y, ix = x0 + x;
-      const bool inside = unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
+      const bool inside = v < voxels && unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
                           unsigned(ix) < unsigned(p.in_x);
       const int y_at = p.sy == 1 ? y : (y & 1) * p.y_even + (y >> 1);
-      table[v] = make_int2(inside ? (iz * p.in_y + iy) * p.in_x + ix : -1, (z * p.xh + x) * p.y_pitch + y_at);
+      const int to = (z * p.xh + x) * p.y_pitch + y_at;
+      table[v] = make_int2(inside ? (iz * p.in_y + iy) * p.in_x + ix : -1, to);
+      if (!inside && v < voxels) {
+        for (int i = 0; i < p.stages * 2; ++i) shared[i * p.plane + to] = make_uint4(0, 0, 0, 0);
+      }
     }
   }
   if (p.scale_shift) {
@@ -186,43 +222,56 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   }
   __syncthreads();
 
-  const int half = threadIdx.x & 1, stride = threads >> 1;
+  const int half = threadIdx.x & 1;
   const T* const in = static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
+  const int2* const entries = table + (threadIdx.x >> 1);
   auto fetch = [&](int chunk, int stage) {
     const bool channels = chunk * 16 + half * 8 < p.in_c;
     const T* const from = in + chunk * 16;
-    const uint32_t to = shared_address(shared + (stage * 2 + half) * p.plane);
-#pragma unroll 4
-    for (int v = threadIdx.x >> 1; v < voxels; v += stride) {
-      const int2 entry = table[v];
-      const bool valid = entry.x >= 0 && channels;
-      copy16(to + entry.y * 16, valid ? static_cast<const void*>(from + int64_t(entry.x) * p.in_pitch) : p.in, valid);
+    uint4* const at = shared + (stage * 2 + half) * p.plane;
+    const uint32_t to = shared_address(at);
+    for (int v = 0; v < padded; v += kBatch * stride) {
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int2 entry = entries[v + i * stride];
+        if (entry.x < 0) continue;
+        if (channels) {
+          copy16(to + entry.y * 16, from + int64_t(entry.x) * p.in_pitch);
+        } else {
+          at[entry.y] = make_uint4(0, 0, 0, 0);
+        }
+      }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
-  // Load transform of two of the units that this thread copied itself (so that its own wait is enough before it),
-  // from `v` on; `v` moves on.
-  auto transform = [&](int chunk, int stage, int& v) {
-    const int2 first = table[v], second = v + stride < voxels ? table[v + stride] : make_int2(-1, 0);
-    v += 2 * stride;
+  // Load transform of a batch of the units that this thread copied itself (so that its own wait is enough before it).
+  const Pair<T> slope2 = Pair<T>::both(p.slope);
+  auto transform = [&](int chunk, int stage, int v) {
     if (chunk * 16 + half * 8 >= p.in_c) return;
     uint4* const at = shared + (stage * 2 + half) * p.plane;
     const float4* const channels = reinterpret_cast<const float4*>(affine + chunk * 16 + half * 8);
-    uint4 value[2];
-    if (first.x >= 0) value[0] = at[first.y];
-    if (second.x >= 0) value[1] = at[second.y];
+    int2 entry[kBatch];
+    uint4 value[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) entry[i] = entries[v + i * stride];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (entry[i].x >= 0) value[i] = at[entry[i].y];
+    }
     uint32_t* const words = reinterpret_cast<uint32_t*>(value);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float4 ab = channels[i];
 #pragma unroll
-      for (int j = 0; j < 8; j += 4) {
+      for (int j = 0; j < kBatch * 4; j += 4) {
         const float2 f = unpack<T>(words[i + j]);
-        words[i + j] = pack2<T>(leaky(fmaf(f.x, ab.x, ab.y), p.slope), leaky(fmaf(f.y, ab.z, ab.w), p.slope));
+        words[i + j] = slope2.leaky(pack2<T>(fmaf(f.x, ab.x, ab.y), fmaf(f.y, ab.z, ab.w)));
       }
     }
-    if (first.x >= 0) at[first.y] = value[0];
-    if (second.x >= 0) at[second.y] = value[1];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (entry[i].x >= 0) at[entry[i].y] = value[i];
+    }
   };
 
   const int n_warp = warp % p.n_warps, m_warp = warp / p.n_warps;
@@ -242,39 +291,27 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
                          (int64_t(min(out_tile, p.out_tiles - 1)) * p.chunks + first) * (p.kz * p.ky * p.kx) * 64 + lane;
 
   float acc[kColumns][4][4];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i)
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) acc[i][j][k] = 0;
+  start_with_bias(p, out_tile, acc);
 
   // A step is one (kz, ky) of a chunk (and one kx where taps come one at a time). Weights of the next step travel during
   // a step, in the other one of two sets of registers.
   const int steps = p.kz * p.ky * (p.kx / kTaps), total = steps * (last - first);
-  if (p.splits > 1) {
-    // Few blocks read these weights, most likely from memory: ask for all of them at once.
-    const char* const from = reinterpret_cast<const char*>(weights - lane);
-    for (int i = lane * 128; i < total * kTaps * 1024; i += 32 * 128) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + i));
-    }
-  }
   uint4 even[kTaps * 2], odd[kTaps * 2];
 #pragma unroll
   for (int i = 0; i < kTaps * 2; ++i) even[i] = __ldg(weights + i * 32);
   int chunk = first, stage = 0, at_step = 0, kz = 0, ky = 0, kx = 0;
-  int transformed = threadIdx.x >> 1;
+  int transformed = 0;
   uint32_t base = 0;
   const int wait_step = max(steps / 3, 1);
-  const int quota = ceil_div(ceil_div(voxels, 2 * stride), max(steps - wait_step, 1));
+  const int quota = ceil_div(padded, kBatch * stride * max(steps - wait_step, 1));
   auto step = [&](const uint4 (&b)[kTaps * 2], uint4 (&next)[kTaps * 2]) {
     if (at_step == 0) {
       asm volatile("cp.async.wait_group 0;" ::: "memory");
       if (p.scale_shift) {
-        while (transformed < voxels) transform(chunk, stage, transformed);
+        for (; transformed < padded; transformed += kBatch * stride) transform(chunk, stage, transformed);
       }
       __syncthreads();  // the chunk is there; everybody is done with the one before
-      transformed = threadIdx.x >> 1;
+      transformed = 0;
       if (p.stages == 2 && chunk + 1 < last) fetch(chunk + 1, stage ^ 1);
       base = shared_address(shared + stage * 2 * p.plane) + lane_offset;
     }
@@ -306,7 +343,9 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
     // The next chunk's load transform, in portions between the products of this one.
     if (p.stages == 2 && p.scale_shift && chunk + 1 < last && at_step >= wait_step) {
       if (at_step == wait_step) asm volatile("cp.async.wait_group 0;" ::: "memory");
-      for (int i = 0; i < quota && transformed < voxels; ++i) transform(chunk + 1, stage ^ 1, transformed);
+      for (int i = 0; i < quota && transformed < padded; ++i, transformed += kBatch * stride) {
+        transform(chunk + 1, stage ^ 1, transformed);
+      }
     }
     if (kTaps == 3 || ++kx == p.kx) {
       kx = 0;
@@ -387,12 +426,7 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
     return *reinterpret_cast<const uint32_t*>(values + (x & 1 ? count + at + x - 1 : at + x));
   };
   float acc[kColumns][4][4];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i)
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) acc[i][j][k] = 0;
+  start_with_bias(p, out_tile, acc);
   const uint4* const weights = static_cast<const uint4*>(p.packed) + int64_t(out_tile) * p.chunks * 64 + lane;
   for (int step = 0; step < p.chunks; ++step) {
     const uint4 b0 = __ldg(weights + step * 64), b1 = __ldg(weights + step * 64 + 32);
@@ -441,7 +475,7 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
     a.y_pitch = a.yh + (6 - a.yh % 4) % 4;                 // 2 modulo 4: copies of neighbours along x hit other banks
     a.plane = (a.zh * a.xh * a.y_pitch) | 1;               // and so do the two halves of a voxel
     plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.chunks) * 16 * 8 +
-                        size_t(a.zh * a.yh * a.xh) * 8;
+                        size_t(ceil_div(a.zh * a.yh * a.xh, kBatch * 16 * m_warps * n_warps) * kBatch * 16 * m_warps * n_warps) * 8;
     plan.shared_bytes = std::max(plan.shared_bytes, size_t(1024));
     plan.threads = 32 * m_warps * n_warps;
     return plan.shared_bytes <= limits.shared_per_block;

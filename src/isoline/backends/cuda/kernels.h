@@ -50,7 +50,7 @@ struct Statistics {
 // Weights as conv() wants them, made once on the host: pack_conv_weights() in pack.h.
 struct ConvWeights {
   const void* packed = nullptr;  // device, 16-byte aligned
-  const float* bias = nullptr;   // device, float32 [out.c] (padded with zeros) or null
+  const float* bias = nullptr;   // device, 8-byte aligned float32 [out.c] (padded with zeros) or null
 };
 
 // How conv() will run on the current device. Depends on sizes, kernel, stride and type only, not on pointers.
@@ -72,7 +72,7 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
                  cudaStream_t stream);
 
 // A first convolution, straight from planar float32 input: in is [n, channels, z, y, x] (device), rounded to out.type.
-// For out.type fp16 or bf16, 1..4 channels, stride 1 and kernel x <= 3; else cudaErrorNotSupported (use conv()). Weights:
+// For out.type fp16 or bf16, 1..4 channels, stride 1, kernel x <= 3; else cudaErrorNotSupported (use conv()). Weights:
 // pack_planar_conv_weights(). No workspace.
 struct PlanarInput {
   const float* data = nullptr;
