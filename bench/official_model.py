@@ -2,19 +2,19 @@
 """Writes the results folder the benchmark runs on: the full 32...320 PlainConvUNet of official nnU-Net, 128^3 patch, 0.78125 mm,
 regions kidney / masses / tumor, random weights (speed does not depend on them).
 
-    official_model.py FOLDER
+    official_model.py FOLDER                      the network as nnunetv2 builds it
+    official_model.py FOLDER --shapes FILE        the same, and the shapes of its weights to FILE
+    official_model.py FOLDER --from-shapes FILE   where nnunetv2 is not installed: weights of these shapes
 """
+import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
     os.environ.setdefault(name, "/nonexistent")
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 SPACING_MM = 0.78125
 RESAMPLING = {"resampling_fn_data": 3, "resampling_fn_seg": 1, "resampling_fn_probabilities": 1}
@@ -53,15 +53,39 @@ def dataset():
             "regions_class_order": [1, 3, 2], "numTraining": 1, "file_ending": ".nii.gz", "name": "Bench"}
 
 
+def official_weights():
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    manager = PlansManager(plans())
+    return nnUNetTrainer.build_network_architecture(manager, manager.get_configuration("3d_fullres"), 1, 3, True).state_dict()
+
+
+def random_weights(shapes):
+    weights = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            fan_in = torch.Size(shape[1:]).numel()
+            weights[name] = torch.randn(shape) * (2 / fan_in) ** 0.5
+        else:
+            weights[name] = torch.ones(shape) if name.endswith("norm.weight") else torch.zeros(shape)
+    return weights
+
+
 def main():
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shapes", type=Path)
+    parser.add_argument("--from-shapes", type=Path)
+    args = parser.parse_args()
+    folder = args.folder
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans(), indent=1) + "\n")
     (folder / "dataset.json").write_text(json.dumps(dataset(), indent=1) + "\n")
     torch.manual_seed(0)
-    manager = PlansManager(plans())
-    network = nnUNetTrainer.build_network_architecture(manager, manager.get_configuration("3d_fullres"), 1, 3, True)
-    torch.save({"network_weights": network.state_dict(), "init_args": {"plans": plans(), "configuration": "3d_fullres", "fold": 0, "dataset_json": dataset()},
+    weights = random_weights(json.loads(args.from_shapes.read_text())) if args.from_shapes else official_weights()
+    if args.shapes:
+        args.shapes.write_text(json.dumps({k: list(v.shape) for k, v in weights.items()}))
+    torch.save({"network_weights": weights, "init_args": {"plans": plans(), "configuration": "3d_fullres", "fold": 0, "dataset_json": dataset()},
                 "trainer_name": "nnUNetTrainer", "inference_allowed_mirroring_axes": (0, 1, 2), "current_epoch": 0, "_best_ema": None},
                folder / "fold_0" / "checkpoint_final.pth")
 

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""A 266x512x512 scan through the full 32...320 network on a GPU, file to file, with energy.
+
+    cuda_scan.py --isoline ISOLINE --model FOLDER -o OUT [--commit C]
+
+FOLDER: from bench/official_model.py (random weights: speed does not depend on them). The clock of each row is a whole
+`isoline segment` of one scan in a process of its own after one warm-up scan in the same process: first byte read to labels
+on disk. Energy comes from `isoline meter run` around the process and therefore covers both scans and loading.
+Standard library only.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+
+SETTINGS = (("fp16, TTA, .5", ["--precision", "fp16", "--step", "0.5", "--tta", "all"]),
+            ("fp16, no TTA, .75", ["--precision", "fp16", "--step", "0.75", "--tta", "none"]),
+            ("bf16, no TTA, .75", ["--precision", "bf16", "--step", "0.75", "--tta", "none"]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isoline", type=pathlib.Path, required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("-o", "--out", type=pathlib.Path, required=True)
+    parser.add_argument("--commit", default="unknown")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    devices = json.loads(subprocess.run([args.isoline, "devices", "--json"], check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryDirectory() as work:
+        work = pathlib.Path(work)
+        subprocess.run([args.isoline, "phantom", "--seed", "1", "--count", "2", "--shape", "266,512,512", "--spacing", "1.0,0.824,0.824",
+                        "-o", work, "-q"], check=True)
+        for name, options in SETTINGS:
+            report = work / "meter.json"
+            done = subprocess.run([args.isoline, "meter", "run", "-q", "-o", report, "--", args.isoline, "segment", "-m", args.model,
+                                   "-i", work / "imagesTs", "-o", work / "out", "--backend", "cuda", "--json", *options],
+                                  capture_output=True, text=True)
+            if done.returncode:
+                print(name, "FAILED", done.stderr[-1500:], flush=True)
+                rows.append({"setting": name, "error": done.stderr[-1500:]})
+                continue
+            result, meter = json.loads(done.stdout), json.loads(report.read_text())
+            gpu = next((d for d in meter["devices"] if d["kind"] == "gpu"), {})
+            rows.append({"setting": name, "ran_on": result["ran_on"], "cases": result["cases"], "load_s": result["load_s"],
+                         "peak_rss_bytes": result["peak_rss_bytes"], "process_wall_s": meter["wall_s"], "gpu": gpu})
+            case = result["cases"][-1]
+            print(name, f"{case['total_s']:.2f} s", case["stages_s"], "kJ", gpu.get("energy_gross_j"), flush=True)
+    (args.out / "cuda-scan.json").write_text(json.dumps({"command": "bench/cuda_scan.py", "commit": args.commit, "devices": devices,
+                                                         "rows": rows}, indent=1) + "\n")
+    lines = ["# A 266×512×512 scan on a GPU, file to file", "",
+             f"Commit `{args.commit}`; " + "; ".join(b["device"] for b in devices["backends"] if b["name"] == "cuda") + f"; {devices['cores']} CPU cores. "
+             "Full 32…320 network, patch 128³, random weights; phantoms 1.0×.824×.824 mm. Two scans in one process, both shown. "
+             "Energy and VRAM: the whole process (loading and both scans), NVML counter. Written by `bench/cuda_scan.py`.", "",
+             "| setting | forwards | total s (1st, 2nd scan) | read | preprocess | network | export | write | ms/forward | process s | GPU kJ, process | peak VRAM MB |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        if "error" in r:
+            lines.append(f"| {r['setting']} | failed: {r['error'].strip()[-200:]} |")
+            continue
+        c, s = r["cases"][-1], r["cases"][-1]["stages_s"]
+        energy, vram = r["gpu"].get("energy_gross_j", {}), r["gpu"].get("peak_process_vram_bytes", {})
+        lines.append(f"| {r['setting']} | {c['forwards']} | {r['cases'][0]['total_s']:.2f}, {c['total_s']:.2f} | {s['read']:.2f} | {s['preprocess']:.2f} | "
+                     f"{s['network']:.2f} | {s['export']:.2f} | {s['write']:.2f} | {1e3 * s['network'] / c['forwards']:.2f} | {r['process_wall_s']:.1f} | "
+                     f"{energy['value'] / 1e3 if energy.get('value') else 'n/a'} | {vram['value'] / 1e6 if vram.get('value') else 'n/a'} |")
+    (args.out / "cuda-scan.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
