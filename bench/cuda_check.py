@@ -176,7 +176,7 @@ def report(source, target):
         out.append(f"| {r['setting']} | {r['ran_on']} | {r['forwards']} | {r['ms_per_forward']:.2f} | {r['network_s_median']:.2f} | {r['total_s_median']:.2f} |")
     out += ["", "`ms per forward` is network time over forwards: it includes cutting and adding up windows on the CPU.", "",
             "## Full network, 32...320 features, random weights", "",
-            "graph: on the device, input copy included; host to host: one `Session::run`.", "",
+            "graph: on the device, without copies from and to the host; host to host: one `Session::run`.", "",
             "| precision | patch | batch | how | graph ms | ms per patch | host to host ms | TFLOP/s | device memory MB |", "|---|---|---|---|---|---|---|---|---|"]
     for r in d.get("full_network", []):
         memory = sum(r[k] for k in ("activation_bytes", "weight_bytes", "scratch_bytes", "transfer_bytes")) / 1e6

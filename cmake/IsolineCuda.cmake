@@ -11,7 +11,7 @@ if(NOT ISOLINE_BACKEND_CUDA STREQUAL "OFF")
     find_program(ISOLINE_NVCC nvcc HINTS ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda/bin ${isoline_wheel_nvcc})
     mark_as_advanced(ISOLINE_NVCC)
     if(ISOLINE_NVCC)
-      set(CMAKE_CUDA_COMPILER ${ISOLINE_NVCC})
+      set(ENV{CUDACXX} ${ISOLINE_NVCC})  # check_language() tries it
     endif()
   endif()
   # Machine code for Ampere, Ada and Hopper, and PTX for what comes after.
