@@ -5,7 +5,6 @@
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 #include <random>
 #include <vector>
 
@@ -14,7 +13,9 @@
 namespace isoline {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// A resample's spread counts as at least this fraction of the sample's. Without it, values that are nearly
+// all equal give resamples of one repeated value, an infinite deviation and no bound at all.
+constexpr double kLeastSpread = 0.1;
 
 std::string number(double v) {
   char text[32];
@@ -27,6 +28,7 @@ std::vector<double> bootstrap_t(std::span<const double> values, double center,
                                 const BootstrapOptions& options) {
   const size_t n = values.size();
   std::mt19937_64 random(options.seed);
+  const double least_error = kLeastSpread * standard_deviation(values) / std::sqrt(double(n));
   std::vector<double> t(size_t(options.resamples), 0.0);
   for (double& out : t) {
     double sum = 0, squares = 0;
@@ -39,17 +41,13 @@ std::vector<double> bootstrap_t(std::span<const double> values, double center,
     }
     const double m = sum / double(n);
     const double variance = (squares - sum * m) / double(n - 1);
-    // A resample of one repeated value has no spread: it counts as infinitely far out, on its side.
-    if (variance > 1e-14 * squares)
-      out = m / std::sqrt(variance / double(n));
-    else
-      out = m > 0 ? kInfinity : m < 0 ? -kInfinity : 0;
+    out = m / std::max(std::sqrt(std::max(variance, 0.0) / double(n)), least_error);
   }
   std::sort(t.begin(), t.end());
   return t;
 }
 
-// Order statistic at or above q; no interpolation, since entries may be infinite.
+// Order statistic at or above q: never less cautious than an interpolation.
 double at_level(const std::vector<double>& sorted, double q) {
   const auto i = size_t(std::ceil(q * double(sorted.size())));
   return sorted[std::clamp<size_t>(i, 1, sorted.size()) - 1];
@@ -90,7 +88,6 @@ std::optional<MeanBounds> mean_bounds(std::span<const double> values, const Boot
   const boost::math::students_t student(b.n - 1);
   const double t95 = boost::math::quantile(student, 0.95), t975 = boost::math::quantile(student, 0.975);
   const std::vector<double> t = bootstrap_t(values, b.mean, options);
-  // Where the bootstrap cannot bound the mean (too few distinct values), neither can this: infinite.
   const double right = at_level(t, 0.975), left = at_level(t, 0.025);
   b.lower = b.mean - error * std::max(t95, right);
   b.upper = b.mean + error * std::max(t95, -left);

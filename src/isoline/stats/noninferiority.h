@@ -16,8 +16,9 @@ struct BootstrapOptions {
 // Bounds of the mean of independent values. Each bound is the more cautious of two:
 //   Student's t at level L, and bootstrap-t (studentised bootstrap, Efron & Tibshirani 1993, ch. 12.5) at the
 //   stated level. Student's t alone says too much where the values are skewed, the bootstrap alone where they
-//   have heavy tails and are few; docs/guides/statistics.md has the simulated error rates of both and of this
-//   rule.
+//   have heavy tails and are few (a resample's spread counts as at least a tenth of the sample's, so that
+//   values which are nearly all equal have bounds too); docs/guides/statistics.md has the simulated error
+//   rates of both and of this rule.
 struct MeanBounds {
   int n = 0;
   double mean = 0, sd = 0;

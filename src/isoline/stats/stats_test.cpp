@@ -81,6 +81,16 @@ TEST(Decision, ThreeVerdicts) {
   EXPECT_EQ(decide_noninferiority(d, .01).verdict, Verdict::kInconclusive);
 }
 
+// Half precision often changes a single case in the last digit: a tiny loss in one of eight is no reason for
+// doubt.
+TEST(Decision, NearlyAllEqualDifferencesCanBePreserved) {
+  const std::vector<double> d{0, 0, 0, 0, 0, 0, 0, -5e-5};
+  const Decision decision = decide_noninferiority(d, .02);
+  EXPECT_EQ(decision.verdict, Verdict::kPreserved) << decision.why;
+  EXPECT_LT(decision.bounds->lower, decision.bounds->mean - decision.bounds->sd / std::sqrt(8.0));
+  EXPECT_EQ(decide_noninferiority(d, 2e-5).verdict, Verdict::kInconclusive);
+}
+
 TEST(Decision, TooFewCasesAreNeverPreserved) {
   const std::vector<double> zeros(kMinimumCases - 1, 0.0);
   EXPECT_EQ(decide_noninferiority(zeros, .01).verdict, Verdict::kInconclusive);
