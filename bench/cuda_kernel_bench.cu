@@ -1,13 +1,14 @@
-// Convolution kernels of backend `cuda`: correctness against a naive convolution on the device, then the time of every
-// layer of a full net (1 -> 4 channels, features 32 64 128 256 320 320, patch 128^3) beside its floor.
+// Convolution kernels of backend `cuda`: correctness against a naive convolution on the device, then the time
+// of every layer of a full net (1 -> 4 channels, features 32 64 128 256 320 320, patch 128^3) beside its
+// floor.
 //
 //   cuda_kernel_bench            everything, a table and one line of JSON per layer
 //   cuda_kernel_bench --small    correctness on small sizes only (also for compute-sanitizer)
 //   cuda_kernel_bench --time     times only
 //   cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
 //
-// The floor of a layer is the larger of FLOP / 790 TFLOP/s and bytes / 3.0 TB/s (H100; inputs and weights read once,
-// outputs written once). Exit code 1 if any check fails.
+// The floor of a layer is the larger of FLOP / 790 TFLOP/s and bytes / 3.0 TB/s (H100; inputs and weights
+// read once, outputs written once). Exit code 1 if any check fails.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -26,13 +27,13 @@ using namespace isoline::cuda;
 
 namespace {
 
-#define CHECK(call)                                                                          \
-  do {                                                                                       \
-    const cudaError_t check_error = (call);                                                  \
-    if (check_error != cudaSuccess) {                                                        \
+#define CHECK(call)                                                                                        \
+  do {                                                                                                     \
+    const cudaError_t check_error = (call);                                                                \
+    if (check_error != cudaSuccess) {                                                                      \
       std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(check_error)); \
-      std::exit(2);                                                                          \
-    }                                                                                        \
+      std::exit(2);                                                                                        \
+    }                                                                                                      \
   } while (0)
 
 __host__ __device__ inline float hash_uniform(uint64_t i, uint32_t seed) {
@@ -57,7 +58,8 @@ __device__ float rounded(DataType type, float v) {
 }
 
 __global__ void fill(void* data, DataType type, int64_t count, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * blockDim.x) {
     const float v = hash_uniform(uint64_t(i), seed);
     if (type == DataType::kFloat32) static_cast<float*>(data)[i] = v;
     if (type == DataType::kFloat16) static_cast<__half*>(data)[i] = __float2half_rn(v);
@@ -65,11 +67,13 @@ __global__ void fill(void* data, DataType type, int64_t count, uint32_t seed) {
   }
 }
 
-__device__ int64_t voxels_of(const Tensor& t) { return int64_t(t.z) * t.y * t.x; }
+__device__ int64_t voxels_of(const Tensor& t) {
+  return int64_t(t.z) * t.y * t.x;
+}
 
 // One thread per output element; weight [o, i, taps] already rounded.
-__global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, const float* weight, const float* bias,
-                      float* result) {
+__global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, const float* weight,
+                      const float* bias, float* result) {
   const int64_t id = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
   if (id >= int64_t(out.n) * voxels_of(out) * out.c) return;
   const int c = int(id % out.c);
@@ -84,8 +88,8 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
                   ix = x * s.stride[2] + kx - s.kernel[2] / 2;
         if (iz < 0 || iz >= in.z || iy < 0 || iy >= in.y || ix < 0 || ix >= in.x) continue;
         for (int i = 0; i < in.c; ++i) {
-          float value = get(in.data, in.type,
-                            (((int64_t(n) * in.z + iz) * in.y + iy) * in.x + ix) * in.pitch + i);
+          float value =
+              get(in.data, in.type, (((int64_t(n) * in.z + iz) * in.y + iy) * in.x + ix) * in.pitch + i);
           if (load.scale_shift) {
             value = fmaf(value, load.scale_shift[(int64_t(n) * in.c + i) * 2],
                          load.scale_shift[(int64_t(n) * in.c + i) * 2 + 1]);
@@ -93,7 +97,8 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
             if (value <= 0) value = rounded(in.type, rounded(in.type, load.slope) * value);
           }
           const int taps = s.kernel[0] * s.kernel[1] * s.kernel[2];
-          sum += double(value) * weight[(int64_t(c) * in.c + i) * taps + (kz * s.kernel[1] + ky) * s.kernel[2] + kx];
+          sum += double(value) *
+                 weight[(int64_t(c) * in.c + i) * taps + (kz * s.kernel[1] + ky) * s.kernel[2] + kx];
         }
       }
   result[id] = float(sum);
@@ -101,17 +106,20 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
 
 __global__ void to_planar(Tensor in, float* planar) {
   const int64_t count = int64_t(in.n) * in.c * voxels_of(in);
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t v = i % voxels_of(in), c = i / voxels_of(in) % in.c, n = i / voxels_of(in) / in.c;
     planar[i] = get(in.data, in.type, (n * voxels_of(in) + v) * in.pitch + c);
   }
 }
 
-// result: [n, voxels, c] of the naive convolution; got: what conv() wrote. errors: sum of squares of differences, sum of
-// squares, largest difference (as bits: not negative), elements that are not finite.
-__global__ void compare(Tensor out, const float* result, double* errors, unsigned* worst, unsigned long long* bad) {
+// result: [n, voxels, c] of the naive convolution; got: what conv() wrote. errors: sum of squares of
+// differences, sum of squares, largest difference (as bits: not negative), elements that are not finite.
+__global__ void compare(Tensor out, const float* result, double* errors, unsigned* worst,
+                        unsigned long long* bad) {
   const int64_t count = int64_t(out.n) * voxels_of(out) * out.c;
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * blockDim.x) {
     const float got = get(out.data, out.type, i / out.c * out.pitch + i % out.c);
     const float difference = fabsf(got - result[i]);
     if (!isfinite(got)) {
@@ -130,7 +138,8 @@ __global__ void untouched(Tensor out, int64_t before, int64_t pitch_elements, un
   const int64_t count = int64_t(out.n) * voxels_of(out) * pitch_elements;
   const int size = out.type == DataType::kFloat32 ? 4 : 2;
   const char* base = static_cast<const char*>(out.data) - before * size;
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % pitch_elements;
     if (c >= before && c < before + out.c) continue;
     for (int b = 0; b < size; ++b)
@@ -138,7 +147,8 @@ __global__ void untouched(Tensor out, int64_t before, int64_t pitch_elements, un
   }
 }
 
-__global__ void statistics_of(Tensor out, const float* result, const float* partial, int blocks, float* worst) {
+__global__ void statistics_of(Tensor out, const float* result, const float* partial, int blocks,
+                              float* worst) {
   const int n = blockIdx.y, c = blockIdx.x;
   if (threadIdx.x) return;
   double sum = 0, squares = 0, got = 0, got_squares = 0, absolute = 0;
@@ -150,13 +160,16 @@ __global__ void statistics_of(Tensor out, const float* result, const float* part
     got += partial[((int64_t(n) * blocks + b) * out.c + c) * 2];
     got_squares += partial[((int64_t(n) * blocks + b) * out.c + c) * 2 + 1];
   }
-  const float a = float(fabs(got - sum) / (absolute + 1e-20)), b = float(fabs(got_squares - squares) / (squares + 1e-20));
+  const float a = float(fabs(got - sum) / (absolute + 1e-20)),
+              b = float(fabs(got_squares - squares) / (squares + 1e-20));
   float& w = worst[n * out.c + c];
   w = a > b ? a : b;
   if (!(a == a) || !(b == b)) w = INFINITY;
 }
 
-int size_of(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
+int size_of(DataType type) {
+  return type == DataType::kFloat32 ? 4 : 2;
+}
 const char* name_of(DataType type) {
   return type == DataType::kFloat32 ? "fp32" : type == DataType::kFloat16 ? "fp16" : "bf16";
 }
@@ -190,8 +203,14 @@ std::vector<float> make_weights(DataType type, int out_c, int in_c, int taps) {
 
 bool check(const Case& c, DataType type) {
   Tensor in{nullptr, type, c.n, c.z, c.y, c.x, c.in_c, c.in_c + c.in_extra};
-  Tensor out{nullptr, type, c.n, (c.z - 1) / c.shape.stride[0] + 1, (c.y - 1) / c.shape.stride[1] + 1,
-             (c.x - 1) / c.shape.stride[2] + 1, c.out_c, c.out_before + c.out_c + c.out_after};
+  Tensor out{nullptr,
+             type,
+             c.n,
+             (c.z - 1) / c.shape.stride[0] + 1,
+             (c.y - 1) / c.shape.stride[1] + 1,
+             (c.x - 1) / c.shape.stride[2] + 1,
+             c.out_c,
+             c.out_before + c.out_c + c.out_after};
   const int taps = c.shape.kernel[0] * c.shape.kernel[1] * c.shape.kernel[2];
   const size_t in_count = size_t(c.n) * size_t(in.voxels()) * size_t(in.pitch);
   const size_t out_count = size_t(c.n) * size_t(out.voxels()) * size_t(out.pitch);
@@ -221,10 +240,10 @@ bool check(const Case& c, DataType type) {
   const cudaError_t refusal =
       c.planar ? conv_planar_needs(planar, out, c.shape, &needs) : conv_needs(in, out, c.shape, &needs);
   char what[200];
-  std::snprintf(what, sizeof what, "%s%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s",
-                name_of(type), c.planar ? " planar" : "", c.n, c.z, c.y, c.x, c.in_c,
-                c.out_c, c.shape.kernel[0], c.shape.kernel[1], c.shape.kernel[2], c.shape.stride[0], c.shape.stride[1],
-                c.shape.stride[2], c.load ? " load" : "", c.bias ? " bias" : "",
+  std::snprintf(what, sizeof what, "%s%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s", name_of(type),
+                c.planar ? " planar" : "", c.n, c.z, c.y, c.x, c.in_c, c.out_c, c.shape.kernel[0],
+                c.shape.kernel[1], c.shape.kernel[2], c.shape.stride[0], c.shape.stride[1], c.shape.stride[2],
+                c.load ? " load" : "", c.bias ? " bias" : "",
                 c.in_extra + c.out_before + c.out_after ? " slices" : "");
   if (refusal == cudaErrorNotSupported) {
     std::printf("skip  %s: does not fit shared memory\n", what);
@@ -245,8 +264,8 @@ bool check(const Case& c, DataType type) {
   launch();
   CHECK(cudaDeviceSynchronize());
   float* result = device<float>(result_count);
-  naive<<<unsigned((result_count + 127) / 128), 128>>>(in, load, out, c.shape, weight_device, c.bias ? bias : nullptr,
-                                                        result);
+  naive<<<unsigned((result_count + 127) / 128), 128>>>(in, load, out, c.shape, weight_device,
+                                                       c.bias ? bias : nullptr, result);
   CHECK(cudaGetLastError());
   double* errors = device<double>(2);
   unsigned* worst = device<unsigned>(2);
@@ -257,7 +276,9 @@ bool check(const Case& c, DataType type) {
   CHECK(cudaMemset(bad, 0, 16));
   compare<<<256, 256>>>(out, result, errors, worst, bad);
   untouched<<<256, 256>>>(out, c.out_before, out.pitch, bad + 1);
-  if (c.statistics) statistics_of<<<dim3(unsigned(c.out_c), unsigned(c.n)), 32>>>(out, result, partial, needs.blocks, worst_statistics);
+  if (c.statistics)
+    statistics_of<<<dim3(unsigned(c.out_c), unsigned(c.n)), 32>>>(out, result, partial, needs.blocks,
+                                                                  worst_statistics);
   CHECK(cudaGetLastError());
   CHECK(cudaDeviceSynchronize());
   // The same again must give the same bits.
@@ -280,15 +301,18 @@ bool check(const Case& c, DataType type) {
   }
   const double relative = std::sqrt(e[0] / std::max(e[1], 1e-30)), largest = w[0] / std::max(w[1], 1e-30f);
   const double limit = type == DataType::kFloat32 ? 2e-6 : type == DataType::kFloat16 ? 6e-4 : 4e-3;
-  const bool ok = relative < limit && largest < 4 * limit && b[0] == 0 && b[1] == 0 && same && worst_of_statistics < 1e-4f;
-  std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n", ok ? "ok   " : "FAIL ",
-              what, relative, largest, double(worst_of_statistics), b[0], b[1], same ? "" : ", NOT DETERMINISTIC");
+  const bool ok = relative < limit && largest < 4 * limit && b[0] == 0 && b[1] == 0 && same &&
+                  worst_of_statistics < 1e-4f;
+  std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
+              ok ? "ok   " : "FAIL ", what, relative, largest, double(worst_of_statistics), b[0], b[1],
+              same ? "" : ", NOT DETERMINISTIC");
   std::fflush(stdout);
-  for (void* p : {static_cast<void*>(in_data), static_cast<void*>(const_cast<float*>(planar.data)), static_cast<void*>(out_data), static_cast<void*>(weight_device),
-                  static_cast<void*>(packed_device), static_cast<void*>(affine), static_cast<void*>(bias),
-                  static_cast<void*>(partial), static_cast<void*>(workspace), static_cast<void*>(result),
-                  static_cast<void*>(errors), static_cast<void*>(worst), static_cast<void*>(bad),
-                  static_cast<void*>(worst_statistics)}) {
+  for (void* p :
+       {static_cast<void*>(in_data), static_cast<void*>(const_cast<float*>(planar.data)),
+        static_cast<void*>(out_data), static_cast<void*>(weight_device), static_cast<void*>(packed_device),
+        static_cast<void*>(affine), static_cast<void*>(bias), static_cast<void*>(partial),
+        static_cast<void*>(workspace), static_cast<void*>(result), static_cast<void*>(errors),
+        static_cast<void*>(worst), static_cast<void*>(bad), static_cast<void*>(worst_statistics)}) {
     CHECK(cudaFree(p));
   }
   return ok;
@@ -300,13 +324,13 @@ struct Layer {
   int true_in_c;
 };
 const Layer kLayers[] = {
-    {"enc0.0", 8, 32, 128, 1, 1},      {"enc0.1", 32, 32, 128, 1, 32},    {"enc1.0", 32, 64, 128, 2, 32},
-    {"enc1.1", 64, 64, 64, 1, 64},     {"enc2.0", 64, 128, 64, 2, 64},    {"enc2.1", 128, 128, 32, 1, 128},
-    {"enc3.0", 128, 256, 32, 2, 128},  {"enc3.1", 256, 256, 16, 1, 256},  {"enc4.0", 256, 320, 16, 2, 256},
-    {"enc4.1", 320, 320, 8, 1, 320},   {"enc5.0", 320, 320, 8, 2, 320},   {"enc5.1", 320, 320, 4, 1, 320},
-    {"dec4.0", 640, 320, 8, 1, 640},   {"dec4.1", 320, 320, 8, 1, 320},   {"dec3.0", 512, 256, 16, 1, 512},
-    {"dec3.1", 256, 256, 16, 1, 256},  {"dec2.0", 256, 128, 32, 1, 256},  {"dec2.1", 128, 128, 32, 1, 128},
-    {"dec1.0", 128, 64, 64, 1, 128},   {"dec1.1", 64, 64, 64, 1, 64},     {"dec0.0", 64, 32, 128, 1, 64},
+    {"enc0.0", 8, 32, 128, 1, 1},     {"enc0.1", 32, 32, 128, 1, 32},   {"enc1.0", 32, 64, 128, 2, 32},
+    {"enc1.1", 64, 64, 64, 1, 64},    {"enc2.0", 64, 128, 64, 2, 64},   {"enc2.1", 128, 128, 32, 1, 128},
+    {"enc3.0", 128, 256, 32, 2, 128}, {"enc3.1", 256, 256, 16, 1, 256}, {"enc4.0", 256, 320, 16, 2, 256},
+    {"enc4.1", 320, 320, 8, 1, 320},  {"enc5.0", 320, 320, 8, 2, 320},  {"enc5.1", 320, 320, 4, 1, 320},
+    {"dec4.0", 640, 320, 8, 1, 640},  {"dec4.1", 320, 320, 8, 1, 320},  {"dec3.0", 512, 256, 16, 1, 512},
+    {"dec3.1", 256, 256, 16, 1, 256}, {"dec2.0", 256, 128, 32, 1, 256}, {"dec2.1", 128, 128, 32, 1, 128},
+    {"dec1.0", 128, 64, 64, 1, 128},  {"dec1.1", 64, 64, 64, 1, 64},    {"dec0.0", 64, 32, 128, 1, 64},
     {"dec0.1", 32, 32, 128, 1, 32},
 };
 
@@ -323,7 +347,8 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
   const std::vector<std::byte> packed =
       planar ? pack_planar_conv_weights(type, weight.data(), l.out_c, 1, shape)
              : pack_conv_weights(type, weight.data(), l.out_c, l.in_c, shape, l.in_c);
-  const int sets = int(std::clamp<size_t>((size_t(200) << 20) / (in_bytes + out_bytes + packed.size()) + 1, 2, 24));
+  const int sets =
+      int(std::clamp<size_t>((size_t(200) << 20) / (in_bytes + out_bytes + packed.size()) + 1, 2, 24));
   std::vector<char*> ins, outs;
   std::vector<std::byte*> weights;
   for (int i = 0; i < sets; ++i) {
@@ -350,8 +375,8 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
                         {partial, needs.blocks}, stream));
       return;
     }
-    CHECK(conv(in, {transform && l.true_in_c > 1 ? affine : nullptr, 0.01f}, out, shape, {weights[size_t(i)], nullptr},
-               {partial, needs.blocks}, workspace, stream));
+    CHECK(conv(in, {transform && l.true_in_c > 1 ? affine : nullptr, 0.01f}, out, shape,
+               {weights[size_t(i)], nullptr}, {partial, needs.blocks}, workspace, stream));
   };
   for (int i = 0; i < sets; ++i) once(i);
   CHECK(cudaStreamSynchronize(stream));
@@ -377,7 +402,8 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
   }
   std::sort(times.begin(), times.end());
   const double flop = 2.0 * 27 * l.true_in_c * l.out_c * double(n) * double(out.voxels());
-  const double real_bytes = double(in_bytes) * (planar ? 1 : double(l.true_in_c) / l.in_c) + double(out_bytes) + 27.0 * l.true_in_c * l.out_c * double(bytes);
+  const double real_bytes = double(in_bytes) * (planar ? 1 : double(l.true_in_c) / l.in_c) +
+                            double(out_bytes) + 27.0 * l.true_in_c * l.out_c * double(bytes);
   const double rate = type == DataType::kFloat32 ? 60e12 : 790e12;
   *floor_ms = std::max(flop / rate, real_bytes / 3.0e12) * 1e3;
   CHECK(cudaGraphExecDestroy(executable));
@@ -393,22 +419,22 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
 }
 
 void time_net(DataType type, int n, bool transform, int repetitions) {
-  std::printf("\n| layer (%s, batch %d%s) | ms | floor | ratio | TFLOP/s |\n|---|---|---|---|---|\n", name_of(type), n,
-              transform ? ", normalise on load" : "");
+  std::printf("\n| layer (%s, batch %d%s) | ms | floor | ratio | TFLOP/s |\n|---|---|---|---|---|\n",
+              name_of(type), n, transform ? ", normalise on load" : "");
   double sum = 0, floors = 0;
   for (const Layer& l : kLayers) {
     double floor_ms = 0;
     const double ms = time_layer(l, type, n, transform, repetitions, &floor_ms);
     const int o = l.size / l.stride;
     const double flop = 2.0 * 27 * l.true_in_c * l.out_c * double(n) * o * o * o;
-    std::printf("| %s %d->%d @%d/%d | %.4f | %.4f | %.2f | %.1f |\n", l.name, l.true_in_c, l.out_c, l.size, l.stride, ms,
-                floor_ms, ms / floor_ms, flop / ms * 1e-9);
+    std::printf("| %s %d->%d @%d/%d | %.4f | %.4f | %.2f | %.1f |\n", l.name, l.true_in_c, l.out_c, l.size,
+                l.stride, ms, floor_ms, ms / floor_ms, flop / ms * 1e-9);
     std::fflush(stdout);
     sum += ms;
     floors += floor_ms;
   }
-  std::printf("| sum | %.4f | %.4f | %.2f | |\n| per patch | %.4f | %.4f | | |\n", sum, floors, sum / floors, sum / n,
-              floors / n);
+  std::printf("| sum | %.4f | %.4f | %.2f | |\n| per patch | %.4f | %.4f | | |\n", sum, floors, sum / floors,
+              sum / n, floors / n);
   std::fflush(stdout);
 }
 
@@ -424,7 +450,8 @@ int main(int argc, char** argv) {
   }
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
-  std::printf("%s, %d processors, sm_%d%d\n", properties.name, properties.multiProcessorCount, properties.major, properties.minor);
+  std::printf("%s, %d processors, sm_%d%d\n", properties.name, properties.multiProcessorCount,
+              properties.major, properties.minor);
   if (only_layer >= 0) {
     double floor_ms = 0;
     std::printf("%.4f ms\n", time_layer(kLayers[only_layer], DataType::kFloat16, 1, true, 1, &floor_ms));
@@ -460,17 +487,18 @@ int main(int argc, char** argv) {
         {1, 2, 3, 1, 8, 8, k333s2},
     };
     std::vector<Case> planar_cases = {
-        {2, 9, 11, 13, 1, 32, k333, 7, 8, 8},  {1, 5, 9, 18, 2, 40, k333, 6}, {1, 3, 8, 8, 3, 8, k133, 5},
-        {2, 1, 37, 21, 4, 64, k133, 4},        {1, 6, 9, 5, 4, 16, k333, 4},  {1, 5, 6, 7, 1, 8, {{5, 5, 1}, {1, 1, 1}}, 7},
+        {2, 9, 11, 13, 1, 32, k333, 7, 8, 8}, {1, 5, 9, 18, 2, 40, k333, 6},
+        {1, 3, 8, 8, 3, 8, k133, 5},          {2, 1, 37, 21, 4, 64, k133, 4},
+        {1, 6, 9, 5, 4, 16, k333, 4},         {1, 5, 6, 7, 1, 8, {{5, 5, 1}, {1, 1, 1}}, 7},
     };
     for (Case& c : planar_cases) c.planar = true, c.load = false;
     cases[0].slope = 0;
     cases[1].slope = -0.5f;
     if (!small) {
       const std::vector<Case> larger = {
-          {1, 40, 44, 37, 32, 32, k333}, {2, 33, 31, 29, 64, 64, k333},   {1, 31, 33, 30, 32, 64, k333s2},
+          {1, 40, 44, 37, 32, 32, k333},   {2, 33, 31, 29, 64, 64, k333},  {1, 31, 33, 30, 32, 64, k333s2},
           {1, 16, 16, 16, 256, 256, k333}, {2, 8, 8, 8, 640, 320, k333},   {1, 16, 16, 16, 128, 256, k333s2},
-          {2, 4, 4, 4, 320, 320, k333},   {1, 1, 256, 250, 32, 32, k133}, {1, 20, 64, 56, 32, 32, k133},
+          {2, 4, 4, 4, 320, 320, k333},    {1, 1, 256, 250, 32, 32, k133}, {1, 20, 64, 56, 32, 32, k133},
       };
       cases.insert(cases.end(), larger.begin(), larger.end());
     }

@@ -1,4 +1,5 @@
-// conv(): checks, choice of kernel and box, and the second pass of convolutions whose input channels are split.
+// conv(): checks, choice of kernel and box, and the second pass of convolutions whose input channels are
+// split.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -72,7 +73,8 @@ cudaError_t device_limits(DeviceLimits* limits) {
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&limits->processors, cudaDevAttrMultiProcessorCount, device);
   }
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&processor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
   }
@@ -82,18 +84,20 @@ cudaError_t device_limits(DeviceLimits* limits) {
 }
 
 bool well_formed(const Tensor& t) {
-  return t.n > 0 && t.z > 0 && t.y > 0 && t.x > 0 && t.c > 0 && t.c % 8 == 0 && t.pitch >= t.c && t.pitch % 8 == 0 &&
-         t.voxels() < (int64_t(1) << 31);
+  return t.n > 0 && t.z > 0 && t.y > 0 && t.x > 0 && t.c > 0 && t.c % 8 == 0 && t.pitch >= t.c &&
+         t.pitch % 8 == 0 && t.voxels() < (int64_t(1) << 31);
 }
 
-cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
+cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const ConvShape& shape,
+                      ConvPlan* plan) {
   if ((!planar && !well_formed(in)) || !well_formed(out) || in.n != out.n || in.type != out.type) {
     return cudaErrorInvalidValue;
   }
   const int from[3] = {in.z, in.y, in.x}, to[3] = {out.z, out.y, out.x};
   for (int i = 0; i < 3; ++i) {
     const int k = shape.kernel[i], s = shape.stride[i];
-    if (k < 1 || k > 7 || k % 2 == 0 || s < 1 || s > 2 || to[i] != (from[i] - 1) / s + 1) return cudaErrorInvalidValue;
+    if (k < 1 || k > 7 || k % 2 == 0 || s < 1 || s > 2 || to[i] != (from[i] - 1) / s + 1)
+      return cudaErrorInvalidValue;
   }
   DeviceLimits limits;
   const cudaError_t error = device_limits(&limits);
@@ -116,12 +120,14 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
   if (!fits || plan->grid.y > 65535 || plan->grid.z > 65535) return cudaErrorNotSupported;
   if (a.splits > 1) {
     plan->blocks = int((out.voxels() + kFinishVoxels - 1) / kFinishVoxels);
-    plan->workspace_bytes = size_t(a.splits) * size_t(a.n) * size_t(out.voxels()) * size_t(a.out_tiles) * 32 * 4;
+    plan->workspace_bytes =
+        size_t(a.splits) * size_t(a.n) * size_t(out.voxels()) * size_t(a.out_tiles) * 32 * 4;
   }
   return cudaSuccess;
 }
 
-cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const ConvShape& shape, ConvPlan* plan) {
+cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const ConvShape& shape,
+                             ConvPlan* plan) {
   for (const int stride : shape.stride) {
     if (stride != 1) return cudaErrorNotSupported;
   }
@@ -135,7 +141,8 @@ cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const Con
 
 }  // namespace
 
-cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs) {
+cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const ConvShape& shape,
+                              ConvNeeds* needs) {
   ConvPlan plan;
   const cudaError_t error = make_planar_plan(in, out, shape, &plan);
   if (error != cudaSuccess) return error;
@@ -144,8 +151,8 @@ cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const Co
   return cudaSuccess;
 }
 
-cudaError_t conv_planar(const PlanarInput& in, const Tensor& out, const ConvShape& shape, const ConvWeights& weights,
-                        const Statistics& statistics, cudaStream_t stream) {
+cudaError_t conv_planar(const PlanarInput& in, const Tensor& out, const ConvShape& shape,
+                        const ConvWeights& weights, const Statistics& statistics, cudaStream_t stream) {
   ConvPlan plan;
   const cudaError_t error = make_planar_plan(in, out, shape, &plan);
   if (error != cudaSuccess) return error;
@@ -170,7 +177,8 @@ cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& sha
 }
 
 cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out, const ConvShape& shape,
-                 const ConvWeights& weights, const Statistics& statistics, void* workspace, cudaStream_t stream) {
+                 const ConvWeights& weights, const Statistics& statistics, void* workspace,
+                 cudaStream_t stream) {
   ConvPlan plan;
   cudaError_t error = make_plan(in, false, out, shape, &plan);
   if (error != cudaSuccess) return error;

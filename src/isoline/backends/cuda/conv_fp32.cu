@@ -1,6 +1,7 @@
-// Convolution in true float32 (FFMA). A block of 128 threads computes a box of 32 rows (along y and z) of 8 voxels
-// along x for 32 output channels: a thread one row for 8 channels, a warp the 32 rows for 8 channels. Chunks of input
-// channels go through shared memory with their halo [channel][z][y][x]; weights come through L1, the same for a warp.
+// Convolution in true float32 (FFMA). A block of 128 threads computes a box of 32 rows (along y and z) of 8
+// voxels along x for 32 output channels: a thread one row for 8 channels, a warp the 32 rows for 8 channels.
+// Chunks of input channels go through shared memory with their halo [channel][z][y][x]; weights come through
+// L1, the same for a warp.
 #include <algorithm>
 
 #include "isoline/backends/cuda/conv_args.h"
@@ -26,7 +27,8 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
   const int dz = lane / p.fy, dy = lane - dz * p.fy;
   const int elements = p.zh * p.yh * p.xh * p.chunk;
   const int shift = 31 - __clz(p.chunk);
-  const float* const in = static_cast<const float*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch;
+  const float* const in =
+      static_cast<const float*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch;
   const float4* weights = static_cast<const float4*>(p.packed) +
                           (int64_t(blockIdx.y) * p.in_c + first) * (p.kz * p.ky * p.kx) * 8 + warp * 2;
   const float* const row = shared + (dz * p.sz * p.yh + dy * p.sy) * p.x_pitch;
@@ -45,7 +47,8 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
       const int z = __umulhi(line, p.yh_magic), y = line - z * p.yh;
       const int iz = z0 + z, iy = y0 + y, ix = x0 + x;
       float value = 0;
-      if (unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) && unsigned(ix) < unsigned(p.in_x)) {
+      if (unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
+          unsigned(ix) < unsigned(p.in_x)) {
         value = in[((int64_t(iz) * p.in_y + iy) * p.in_x + ix) * p.in_pitch + c0 + c];
         if (p.scale_shift) {
           const float2 affine =
@@ -150,7 +153,8 @@ void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   *fits = false;
   for (a.chunk = 8; a.chunk >= 1 && !*fits; a.chunk /= 2) {
     plan.shared_bytes = size_t(a.chunk) * size_t(a.plane) * 4;
-    *fits = plan.shared_bytes <= std::min<size_t>(limits.shared_per_block, a.chunk > 1 ? 48 << 10 : ~size_t(0));
+    *fits =
+        plan.shared_bytes <= std::min<size_t>(limits.shared_per_block, a.chunk > 1 ? 48 << 10 : ~size_t(0));
     if (*fits) break;
   }
   a.tiles_x = ceil_div(a.out_x, a.box_x);
@@ -172,8 +176,9 @@ cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream) {
   const ConvArgs& a = plan.args;
   void (*const kernel)(ConvArgs) = a.kx == 3 ? (a.sx == 1 ? conv_fp32_kernel<3, 1> : conv_fp32_kernel<3, 2>)
                                              : (a.sx == 1 ? conv_fp32_kernel<1, 1> : conv_fp32_kernel<1, 2>);
-  cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.shared_bytes));
+  cudaError_t error =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           int(plan.shared_bytes));
   if (error != cudaSuccess) return error;
   kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(a);
   return cudaGetLastError();

@@ -1,13 +1,14 @@
 // Convolution on tensor cores (mma.m16n8k16, fp16 or bf16 in, float32 accumulation), sm_80 and later.
 //
-// A block computes a box of output voxels for 32 * n_warps output channels. Per chunk of 16 input channels it copies the
-// box with its halo into shared memory once (cp.async, zeros outside the volume), applies the load transform there, and
-// runs every kernel tap from there while the next chunk travels. A warp holds 8 fragments of 16 voxels x 32 channels.
-// The 16 rows of a fragment lie along y and z, fragments follow one another along x: a fragment of inputs at column xi
-// serves all taps kx with xi = x * sx + kx from registers, so shared memory is read once per (kz, ky) and not per kx.
-// Shared memory holds 16-byte units [half of the chunk][z][x][y]: eight rows of a fragment are 128 consecutive bytes
-// whatever the tap, so ldmatrix has no bank conflicts (with stride 2, even y precede odd y for the same reason).
-// Weights come through L1/L2 in fragment order (pack.cpp), one step ahead.
+// A block computes a box of output voxels for 32 * n_warps output channels. Per chunk of 16 input channels it
+// copies the box with its halo into shared memory once (cp.async, zeros outside the volume), applies the load
+// transform there, and runs every kernel tap from there while the next chunk travels. A warp holds 8
+// fragments of 16 voxels x 32 channels. The 16 rows of a fragment lie along y and z, fragments follow one
+// another along x: a fragment of inputs at column xi serves all taps kx with xi = x * sx + kx from registers,
+// so shared memory is read once per (kz, ky) and not per kx. Shared memory holds 16-byte units [half of the
+// chunk][z][x][y]: eight rows of a fragment are 128 consecutive bytes whatever the tap, so ldmatrix has no
+// bank conflicts (with stride 2, even y precede odd y for the same reason). Weights come through L1/L2 in
+// fragment order (pack.cpp), one step ahead.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -26,8 +27,12 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-__device__ __forceinline__ void copy16(uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+// Predicated, not branched around: a branch would make every copy wait for the one before.
+__device__ __forceinline__ void copy16_if(bool wanted, uint32_t to, const void* from) {
+  asm volatile(
+      "{\n .reg .pred p;\n setp.ne.s32 p, %2, 0;\n @p cp.async.cg.shared.global [%0], [%1], 16;\n}" ::"r"(to),
+      "l"(from), "r"(int(wanted))
+      : "memory");
 }
 
 __device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t from) {
@@ -40,12 +45,15 @@ __device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t from) {
 template <typename T>
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (std::is_same_v<T, __half>) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
@@ -93,7 +101,8 @@ struct Pair {
 };
 
 // Accumulators begin with the bias (with 0 in parts of a split convolution).
-__device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile, float (&acc)[kColumns][4][4]) {
+__device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
+                                                float (&acc)[kColumns][4][4]) {
   const int channel = out_tile * 32 + (threadIdx.x & 3) * 8;
   const bool wanted = p.bias && p.splits == 1 && channel < p.out_c;
 #pragma unroll
@@ -108,11 +117,12 @@ __device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
   }
 }
 
-// What a warp does with its finished accumulators: statistics, rounding, stores; all warps of the block call it.
+// What a warp does with its finished accumulators: statistics, rounding, stores; all warps of the block call
+// it.
 template <typename T>
-__device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kColumns][4][4], void* shared, int sample,
-                                           int split, int box_z, int box_y, int box_x, int warp_z, int warp_y, int warp_x,
-                                           int out_tile) {
+__device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kColumns][4][4],
+                                           void* shared, int sample, int split, int box_z, int box_y,
+                                           int box_x, int warp_z, int warp_y, int warp_x, int out_tile) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   // Eight consecutive channels a lane; see pack.cpp.
   const int channel = out_tile * 32 + (lane & 3) * 8;
@@ -132,8 +142,10 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
       for (int i = 0; i < kColumns; ++i, to += pitch) {
         if (i >= columns) continue;
         const float(&v)[4][4] = acc[i];
-        reinterpret_cast<float4*>(to)[0] = make_float4(v[0][2 * r], v[0][2 * r + 1], v[1][2 * r], v[1][2 * r + 1]);
-        reinterpret_cast<float4*>(to)[1] = make_float4(v[2][2 * r], v[2][2 * r + 1], v[3][2 * r], v[3][2 * r + 1]);
+        reinterpret_cast<float4*>(to)[0] =
+            make_float4(v[0][2 * r], v[0][2 * r + 1], v[1][2 * r], v[1][2 * r + 1]);
+        reinterpret_cast<float4*>(to)[1] =
+            make_float4(v[2][2 * r], v[2][2 * r + 1], v[3][2 * r], v[3][2 * r + 1]);
       }
       continue;
     }
@@ -182,11 +194,13 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
   }
 }
 
-// kTaps: taps along x done from one set of fragments (3 for kernels of width 3, else 1 at a time); kStride along x.
+// kTaps: taps along x done from one set of fragments (3 for kernels of width 3, else 1 at a time); kStride
+// along x.
 template <typename T, int kTaps, int kStride>
 __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant__ ConvArgs p) {
   extern __shared__ uint4 shared[];
-  float2* const affine = reinterpret_cast<float2*>(shared + p.stages * 2 * p.plane);  // of every input channel
+  float2* const affine =
+      reinterpret_cast<float2*>(shared + p.stages * 2 * p.plane);  // of every input channel
   int2* const table = reinterpret_cast<int2*>(affine + p.chunks * 16);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int threads = blockDim.x;
@@ -197,7 +211,8 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   const int box_y = rest % p.tiles_y * p.box_y;
   const int box_z = rest / p.tiles_y * p.box_z;
 
-  // Where each voxel of the halo'd box comes from (-1: outside) and goes to. What lies outside stays 0 for good.
+  // Where each voxel of the halo'd box comes from (-1: outside) and goes to. What lies outside stays 0 for
+  // good.
   const int voxels = p.zh * p.yh * p.xh, stride = threads >> 1;
   const int padded = ceil_div(voxels, kBatch * stride) * kBatch * stride;
   {
@@ -223,28 +238,33 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   __syncthreads();
 
   const int half = threadIdx.x & 1;
-  const T* const in = static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
+  const T* const in =
+      static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
   const int2* const entries = table + (threadIdx.x >> 1);
   auto fetch = [&](int chunk, int stage) {
     const bool channels = chunk * 16 + half * 8 < p.in_c;
     const T* const from = in + chunk * 16;
     uint4* const at = shared + (stage * 2 + half) * p.plane;
     const uint32_t to = shared_address(at);
-    for (int v = 0; v < padded; v += kBatch * stride) {
+    if (channels) {
+      for (int v = 0; v < padded; v += kBatch * stride) {
+        int2 entry[kBatch];
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int2 entry = entries[v + i * stride];
-        if (entry.x < 0) continue;
-        if (channels) {
-          copy16(to + entry.y * 16, from + int64_t(entry.x) * p.in_pitch);
-        } else {
-          at[entry.y] = make_uint4(0, 0, 0, 0);
+        for (int i = 0; i < kBatch; ++i) entry[i] = entries[v + i * stride];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          copy16_if(entry[i].x >= 0, to + entry[i].y * 16, from + int64_t(entry[i].x) * p.in_pitch);
         }
+      }
+    } else {
+      for (int v = 0; v < padded; v += stride) {
+        if (entries[v].x >= 0) at[entries[v].y] = make_uint4(0, 0, 0, 0);
       }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
-  // Load transform of a batch of the units that this thread copied itself (so that its own wait is enough before it).
+  // Load transform of a batch of the units that this thread copied itself (so that its own wait is enough
+  // before it).
   const Pair<T> slope2 = Pair<T>::both(p.slope);
   auto transform = [&](int chunk, int stage, int v) {
     if (chunk * 16 + half * 8 >= p.in_c) return;
@@ -278,40 +298,41 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   const int out_tile = blockIdx.y * p.n_warps + n_warp;
   const bool busy = out_tile < p.out_tiles;
   const int fz = 16 / p.fy;
-  const int warp_x = m_warp % p.mx * kColumns, warp_y = m_warp / p.mx % p.my * p.fy, warp_z = m_warp / (p.mx * p.my) * fz;
+  const int warp_x = m_warp % p.mx * kColumns, warp_y = m_warp / p.mx % p.my * p.fy,
+            warp_z = m_warp / (p.mx * p.my) * fz;
   const int column = p.y_pitch * 16;  // bytes from one x to the next
   uint32_t lane_offset;
   {
     const int row = lane & 15, dz = row / p.fy, dy = row - dz * p.fy;
-    lane_offset = uint32_t((((warp_z + dz) * p.sz * p.xh + warp_x * kStride) * p.y_pitch + warp_y + dy +
-                            (lane >> 4) * p.plane) * 16);
+    lane_offset = uint32_t(
+        (((warp_z + dz) * p.sz * p.xh + warp_x * kStride) * p.y_pitch + warp_y + dy + (lane >> 4) * p.plane) *
+        16);
   }
   const int first = split * p.chunks_per_split, last = min(first + p.chunks_per_split, p.chunks);
-  const uint4* weights = static_cast<const uint4*>(p.packed) +
-                         (int64_t(min(out_tile, p.out_tiles - 1)) * p.chunks + first) * (p.kz * p.ky * p.kx) * 64 + lane;
+  const uint4* weights =
+      static_cast<const uint4*>(p.packed) +
+      (int64_t(min(out_tile, p.out_tiles - 1)) * p.chunks + first) * (p.kz * p.ky * p.kx) * 64 + lane;
 
   float acc[kColumns][4][4];
   start_with_bias(p, out_tile, acc);
 
-  // A step is one (kz, ky) of a chunk (and one kx where taps come one at a time). Weights of the next step travel during
-  // a step, in the other one of two sets of registers.
+  // A step is one (kz, ky) of a chunk (and one kx where taps come one at a time). Weights of the next step
+  // travel during a step, in the other one of two sets of registers.
   const int steps = p.kz * p.ky * (p.kx / kTaps), total = steps * (last - first);
   uint4 even[kTaps * 2], odd[kTaps * 2];
 #pragma unroll
   for (int i = 0; i < kTaps * 2; ++i) even[i] = __ldg(weights + i * 32);
   int chunk = first, stage = 0, at_step = 0, kz = 0, ky = 0, kx = 0;
-  int transformed = 0;
   uint32_t base = 0;
-  const int wait_step = max(steps / 3, 1);
-  const int quota = ceil_div(padded, kBatch * stride * max(steps - wait_step, 1));
-  auto step = [&](const uint4 (&b)[kTaps * 2], uint4 (&next)[kTaps * 2]) {
+  // The load transform comes in one go: in portions between the steps it was slower (registers, serial
+  // latencies).
+  auto step = [&](const uint4(&b)[kTaps * 2], uint4(&next)[kTaps * 2]) {
     if (at_step == 0) {
       asm volatile("cp.async.wait_group 0;" ::: "memory");
       if (p.scale_shift) {
-        for (; transformed < padded; transformed += kBatch * stride) transform(chunk, stage, transformed);
+        for (int v = 0; v < padded; v += kBatch * stride) transform(chunk, stage, v);
       }
       __syncthreads();  // the chunk is there; everybody is done with the one before
-      transformed = 0;
       if (p.stages == 2 && chunk + 1 < last) fetch(chunk + 1, stage ^ 1);
       base = shared_address(shared + stage * 2 * p.plane) + lane_offset;
     }
@@ -340,13 +361,6 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
         }
       }
     }
-    // The next chunk's load transform, in portions between the products of this one.
-    if (p.stages == 2 && p.scale_shift && chunk + 1 < last && at_step >= wait_step) {
-      if (at_step == wait_step) asm volatile("cp.async.wait_group 0;" ::: "memory");
-      for (int i = 0; i < quota && transformed < padded; ++i, transformed += kBatch * stride) {
-        transform(chunk + 1, stage ^ 1, transformed);
-      }
-    }
     if (kTaps == 3 || ++kx == p.kx) {
       kx = 0;
       if (++ky == p.ky) ky = 0, ++kz;
@@ -372,9 +386,9 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
 }
 
 // First convolution: planar float32 input of few channels, stride 1, kx <= 3. The reduction runs over lines
-// (channel, kz, ky) of four taps (the fourth, and those beyond kx, with weight 0): a lane's pair of taps is one 32-bit load
-// of two neighbours along x from shared memory, which holds the box twice, the second time one voxel further, so that the
-// pair is aligned at odd x too.
+// (channel, kz, ky) of four taps (the fourth, and those beyond kx, with weight 0): a lane's pair of taps is
+// one 32-bit load of two neighbours along x from shared memory, which holds the box twice, the second time
+// one voxel further, so that the pair is aligned at odd x too.
 template <typename T>
 __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_constant__ ConvArgs p) {
   extern __shared__ uint4 shared[];
@@ -396,7 +410,8 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
     const int plane = __umulhi(line, p.yh_magic), iy = y0 + line - plane * p.yh;
     const int c = plane / p.zh, iz = z0 + plane - c * p.zh;
     float value = 0;
-    if (x < p.xh && unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) && unsigned(ix) < unsigned(p.in_x)) {
+    if (x < p.xh && unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
+        unsigned(ix) < unsigned(p.in_x)) {
       value = in[c * voxels + (int64_t(iz) * p.in_y + iy) * p.in_x + ix];
     }
     T rounded;
@@ -411,11 +426,13 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
   __syncthreads();
 
   const int out_tile = blockIdx.y, fz = 16 / p.fy;
-  const int warp_x = warp % p.mx * kColumns, warp_y = warp / p.mx % p.my * p.fy, warp_z = warp / (p.mx * p.my) * fz;
+  const int warp_x = warp % p.mx * kColumns, warp_y = warp / p.mx % p.my * p.fy,
+            warp_z = warp / (p.mx * p.my) * fz;
   const int row = lane >> 2, q = lane & 3;
   // Rows g and g + 8 of a fragment, first word of the pair.
   const int low = ((warp_z + row / p.fy) * p.yh + warp_y + row % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
-  const int high = ((warp_z + (row + 8) / p.fy) * p.yh + warp_y + (row + 8) % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
+  const int high =
+      ((warp_z + (row + 8) / p.fy) * p.yh + warp_y + (row + 8) % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
   const int lines = p.in_c * p.kz * p.ky;
   const auto line_offset = [&](int line) {
     if (line >= lines) return 0;  // weight 0
@@ -433,7 +450,8 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
     const int near = line_offset(step * 4 + (q >> 1)), far = line_offset(step * 4 + 2 + (q >> 1));
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
-      const uint32_t a[4] = {pair(near + low, i), pair(near + high, i), pair(far + low, i), pair(far + high, i)};
+      const uint32_t a[4] = {pair(near + low, i), pair(near + high, i), pair(far + low, i),
+                             pair(far + high, i)};
       multiply<T>(acc[i][0], a, b0.x, b0.y);
       multiply<T>(acc[i][1], a, b0.z, b0.w);
       multiply<T>(acc[i][2], a, b1.x, b1.y);
@@ -472,16 +490,18 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
     a.yh = (a.box_y - 1) * a.sy + a.ky;
     a.xh = (a.box_x - 1) * a.sx + a.kx;
     a.y_even = ceil_div(a.yh, 2);
-    a.y_pitch = a.yh + (6 - a.yh % 4) % 4;                 // 2 modulo 4: copies of neighbours along x hit other banks
-    a.plane = (a.zh * a.xh * a.y_pitch) | 1;               // and so do the two halves of a voxel
+    a.y_pitch = a.yh + (6 - a.yh % 4) % 4;    // 2 modulo 4: copies of neighbours along x hit other banks
+    a.plane = (a.zh * a.xh * a.y_pitch) | 1;  // and so do the two halves of a voxel
     plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.chunks) * 16 * 8 +
-                        size_t(ceil_div(a.zh * a.yh * a.xh, kBatch * 16 * m_warps * n_warps) * kBatch * 16 * m_warps * n_warps) * 8;
+                        size_t(ceil_div(a.zh * a.yh * a.xh, kBatch * 16 * m_warps * n_warps) * kBatch * 16 *
+                               m_warps * n_warps) *
+                            8;
     plan.shared_bytes = std::max(plan.shared_bytes, size_t(1024));
     plan.threads = 32 * m_warps * n_warps;
     return plan.shared_bytes <= limits.shared_per_block;
   };
-  // Warps over output channels share inputs, warps over space share weights. Strided convolutions read large halos:
-  // there rather few voxels and many channels.
+  // Warps over output channels share inputs, warps over space share weights. Strided convolutions read large
+  // halos: there rather few voxels and many channels.
   int n_warps = a.out_tiles == 1 ? 1 : 2;
   if (a.sy * a.sx > 1 && a.out_tiles % 4 == 0) n_warps = 4;
   int m_warps = 4 / n_warps;
@@ -498,7 +518,8 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   a.tiles_x = ceil_div(a.out_x, a.box_x);
   a.tiles_y = ceil_div(a.out_y, a.box_y);
   a.tiles = a.tiles_x * a.tiles_y * ceil_div(a.out_z, a.box_z);
-  // Too few blocks for the device: parts of the input channels go to different blocks; a second pass adds them up.
+  // Too few blocks for the device: parts of the input channels go to different blocks; a second pass adds
+  // them up.
   const int groups = ceil_div(a.out_tiles, a.n_warps);
   const int64_t running = int64_t(a.tiles) * groups * a.n, wanted = 2 * int64_t(limits.processors);
   a.splits = 1;
@@ -510,9 +531,11 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 }
 
 cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const Kernel kernel = type == DataType::kFloat16 ? kernel_for<__half>(plan.args) : kernel_for<__nv_bfloat16>(plan.args);
-  cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.shared_bytes));
+  const Kernel kernel =
+      type == DataType::kFloat16 ? kernel_for<__half>(plan.args) : kernel_for<__nv_bfloat16>(plan.args);
+  cudaError_t error =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           int(plan.shared_bytes));
   if (error != cudaSuccess) return error;
   kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
   return cudaGetLastError();
@@ -547,9 +570,11 @@ void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 }
 
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const Kernel kernel = type == DataType::kFloat16 ? conv_planar_kernel<__half> : conv_planar_kernel<__nv_bfloat16>;
-  cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.shared_bytes));
+  const Kernel kernel =
+      type == DataType::kFloat16 ? conv_planar_kernel<__half> : conv_planar_kernel<__nv_bfloat16>;
+  cudaError_t error =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           int(plan.shared_bytes));
   if (error != cudaSuccess) return error;
   kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
   return cudaGetLastError();

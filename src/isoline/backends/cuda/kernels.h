@@ -71,15 +71,16 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
                  const ConvWeights& weights, const Statistics& statistics, void* workspace,
                  cudaStream_t stream);
 
-// A first convolution, straight from planar float32 input: in is [n, channels, z, y, x] (device), rounded to out.type.
-// For out.type fp16 or bf16, 1..4 channels, stride 1, kernel x <= 3; else cudaErrorNotSupported (use conv()). Weights:
-// pack_planar_conv_weights(). No workspace.
+// A first convolution, straight from planar float32 input: in is [n, channels, z, y, x] (device), rounded to
+// out.type. For out.type fp16 or bf16, 1..4 channels, stride 1, kernel x <= 3; else cudaErrorNotSupported
+// (use conv()). Weights: pack_planar_conv_weights(). No workspace.
 struct PlanarInput {
   const float* data = nullptr;
   int channels = 0;
 };
-cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs);
-cudaError_t conv_planar(const PlanarInput& in, const Tensor& out, const ConvShape& shape, const ConvWeights& weights,
-                        const Statistics& statistics, cudaStream_t stream);
+cudaError_t conv_planar_needs(const PlanarInput& in, const Tensor& out, const ConvShape& shape,
+                              ConvNeeds* needs);
+cudaError_t conv_planar(const PlanarInput& in, const Tensor& out, const ConvShape& shape,
+                        const ConvWeights& weights, const Statistics& statistics, cudaStream_t stream);
 
 }  // namespace isoline::cuda

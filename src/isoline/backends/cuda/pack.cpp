@@ -21,7 +21,8 @@ uint16_t to_bits(DataType type, float value) {
   return bits;
 }
 
-// Where the weight of input k (0..15) and output o (0..31) lies in the 512 values that two 16-byte loads of a warp get.
+// Where the weight of input k (0..15) and output o (0..31) lies in the 512 values that two 16-byte loads of a
+// warp get.
 size_t fragment_slot(size_t k, size_t o) {
   const size_t column = o / 8 * 2 + o % 2, tile = o % 8 / 2;
   const size_t lane = column * 4 + k % 8 / 2, slot = tile % 2 * 4 + k / 8 * 2 + k % 2;
@@ -67,8 +68,8 @@ std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int
 }
 
 // [tile of 32 outputs][four lines][fragment order, k = line % 4 * 4 + kx]; a line is (input, kz, ky).
-std::vector<std::byte> pack_planar_conv_weights(DataType type, const float* weight, int out_channels, int in_channels,
-                                                const ConvShape& shape) {
+std::vector<std::byte> pack_planar_conv_weights(DataType type, const float* weight, int out_channels,
+                                                int in_channels, const ConvShape& shape) {
   const size_t width = size_t(shape.kernel[2]);
   const size_t lines = size_t(in_channels) * size_t(shape.kernel[0]) * size_t(shape.kernel[1]);
   const size_t steps = (lines + 3) / 4, out_tiles = size_t(out_channels + 31) / 32;

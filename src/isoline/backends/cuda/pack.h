@@ -17,7 +17,7 @@ std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int
                                          const int* positions = nullptr);
 
 // For conv_planar(); type fp16 or bf16, kernel x 1 or 3.
-std::vector<std::byte> pack_planar_conv_weights(DataType type, const float* weight, int out_channels, int in_channels,
-                                                const ConvShape& shape);
+std::vector<std::byte> pack_planar_conv_weights(DataType type, const float* weight, int out_channels,
+                                                int in_channels, const ConvShape& shape);
 
 }  // namespace isoline::cuda
