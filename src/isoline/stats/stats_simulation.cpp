@@ -36,6 +36,7 @@ std::vector<Shape> shapes() {
       {"Laplace", [](Random& r) { return std::exponential_distribution<double>()(r) * (r() & 1 ? 1 : -1); }},
       {"Student t, 3 d.f.", [](Random& r) { return std::student_t_distribution<double>(3)(r); }},
       {"10 % with tenfold spread", [](Random& r) { return normal(r) * (r() % 10 ? 1 : 10); }},
+      {"70 % exactly equal, else normal", [](Random& r) { return r() % 10 < 7 ? 0.0 : normal(r); }},
       {"left-skewed, lognormal .5", lognormal(0.5)},
       {"left-skewed, exponential", [](Random& r) { return 1 - std::exponential_distribution<double>()(r); }},
       {"left-skewed, lognormal 1", lognormal(1.0)},
