@@ -30,9 +30,10 @@ class Session {
   // in: [batch, input_channels, z, y, x], out: [batch, output_channels, z, y, x], float32, contiguous,
   // caller-owned, 64-byte aligned. Blocks until `out` is complete.
   virtual Status run(const float* in, float* out) = 0;
-  // Test-time augmentation in one call, where has_run_mirrored(): out = mean over `mirrors` (axes to turn around) of the
-  // network's answer to the turned input, turned back; added up in the order given, in float32, and divided once, so
-  // that the bits are those of doing it with run(). Batch 1; in and out as for run().
+  // Test-time augmentation in one call, where has_run_mirrored(): out = mean over `mirrors` (axes to turn
+  // around) of the network's answer to the turned input, turned back; added up in the order given, in
+  // float32, and divided once, so that the bits are those of doing it with run(). Batch 1; in and out as for
+  // run().
   virtual bool has_run_mirrored() const { return false; }
   virtual Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out);
   // What really runs, e.g. "openvino 2026.1 CPU, bf16, 2 threads".

@@ -35,12 +35,13 @@ struct StageTimes {
 };
 
 struct Segmentation {
-  LabelMap labels;                // on the scan's grid, in file order
-  Buffer<float> probabilities;    // [heads, z, y, x]; empty unless asked for
-  StageTimes times;               // read_s and write_s are the caller's to fill
-  int64_t windows = 0;            // tiles
-  int64_t forwards = 0;           // tiles * mirrors * folds
-  std::vector<float> forward_ms;  // wall time of each forward pass, in order; transfers to and from a GPU included
+  LabelMap labels;              // on the scan's grid, in file order
+  Buffer<float> probabilities;  // [heads, z, y, x]; empty unless asked for
+  StageTimes times;             // read_s and write_s are the caller's to fill
+  int64_t windows = 0;          // tiles
+  int64_t forwards = 0;         // tiles * mirrors * folds
+  std::vector<float>
+      forward_ms;  // wall time of each forward pass, in order; transfers to and from a GPU included
   Shape3 network_shape{0, 0, 0};
   CropRecord crop;
   int64_t evaluated_voxels = 0;
