@@ -19,6 +19,10 @@ SETTINGS = (("fp16, TTA, .5", ["--precision", "fp16", "--step", "0.5", "--tta", 
             ("bf16, no TTA, .75", ["--precision", "bf16", "--step", "0.75", "--tta", "none"]))
 
 
+def without_paths(case):
+    return {k: v for k, v in case.items() if k not in ("images", "output")}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--isoline", type=pathlib.Path, required=True)
@@ -44,7 +48,7 @@ def main():
                 continue
             result, meter = json.loads(done.stdout), json.loads(report.read_text())
             gpu = next((d for d in meter["devices"] if d["kind"] == "gpu"), {})
-            rows.append({"setting": name, "ran_on": result["ran_on"], "cases": result["cases"], "load_s": result["load_s"],
+            rows.append({"setting": name, "ran_on": result["ran_on"], "cases": [without_paths(c) for c in result["cases"]], "load_s": result["load_s"],
                          "peak_rss_bytes": result["peak_rss_bytes"], "process_wall_s": meter["wall_s"], "gpu": gpu})
             case = result["cases"][-1]
             print(name, f"{case['total_s']:.2f} s", case["stages_s"], "kJ", gpu.get("energy_gross_j"), flush=True)
