@@ -7,21 +7,11 @@ could type; they are printed as they run. Only Python's standard library is used
 import argparse
 import json
 import pathlib
-import shlex
-import subprocess
-import sys
 import time
 
+from steps import run
+
 MODEL = pathlib.Path(__file__).resolve().parent.parent / "models" / "kidney_phantom"
-
-
-def run(isoline, *arguments, capture=False):
-    command = [str(isoline), *map(str, arguments)]
-    print("+", shlex.join(command), flush=True)
-    result = subprocess.run(command, stdout=subprocess.PIPE if capture else None, text=True)
-    if result.returncode:
-        sys.exit(f"demo: the command above failed with exit code {result.returncode}")
-    return json.loads(result.stdout) if capture else None
 
 
 def main():

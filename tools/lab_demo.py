@@ -7,23 +7,14 @@ Exits with 1 unless at least one setting is preserved and one is not. Only Pytho
 import argparse
 import json
 import pathlib
-import shlex
 import shutil
-import subprocess
 import sys
 import time
 
+from steps import run
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPERIMENT = ROOT / "examples" / "lab" / "kidney_phantom.toml"
-
-
-def run(isoline, *arguments, capture=False):
-    command = [str(isoline), *map(str, arguments)]
-    print("+", shlex.join(command), flush=True)
-    result = subprocess.run(command, stdout=subprocess.PIPE if capture else None, text=True)
-    if result.returncode:
-        sys.exit(f"lab-demo: the command above failed with exit code {result.returncode}")
-    return json.loads(result.stdout) if capture else None
 
 
 def main():

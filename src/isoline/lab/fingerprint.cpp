@@ -39,10 +39,14 @@ class Sha256 {
 
 }  // namespace
 
-std::string sha256_of_text(const std::string& text) {
+std::string sha256_of_bytes(std::span<const std::byte> bytes) {
   Sha256 sha;
-  sha.add(text.data(), text.size());
+  sha.add(bytes.data(), bytes.size());
   return sha.hex();
+}
+
+std::string sha256_of_text(const std::string& text) {
+  return sha256_of_bytes(std::as_bytes(std::span(text)));
 }
 
 Result<std::string> sha256_of_file(const std::string& path) {

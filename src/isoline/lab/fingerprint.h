@@ -1,6 +1,8 @@
 // SHA-256 of texts, files and models, in hexadecimal.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,7 @@
 
 namespace isoline::lab {
 
+std::string sha256_of_bytes(std::span<const std::byte> bytes);
 std::string sha256_of_text(const std::string& text);
 // Streams the file: memory does not depend on its size.
 Result<std::string> sha256_of_file(const std::string& path);

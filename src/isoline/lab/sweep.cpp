@@ -155,8 +155,7 @@ Status evaluate(const Plan& plan, const PlannedCase& c, const std::string& label
   ISOLINE_ASSIGN(const LabelMap labels, read_labels(labels_file, plan.reader, {}, pool));
   ISOLINE_RETURN_IF_ERROR(same_grid(reference, labels, c.reference, labels_file));
   ISOLINE_ASSIGN(const CaseMetrics metrics, evaluate_case(reference, labels, plan.evaluation, pool));
-  entry.labels_sha256 = sha256_of_text(
-      std::string(reinterpret_cast<const char*>(labels.data.data()), labels.data.size() * sizeof(uint16_t)));
+  entry.labels_sha256 = sha256_of_bytes(std::as_bytes(labels.data.span()));
   for (size_t r = 0; r < metrics.regions.size(); ++r) {
     const RegionMetrics& m = metrics.regions[r];
     RegionScores& s = entry.regions[plan.evaluation.regions[r].name];
