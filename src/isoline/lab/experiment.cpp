@@ -92,8 +92,6 @@ class TableReader {
     }
     return out;
   }
-  const toml::table& raw() const { return table_; }
-  void taken(const std::string& key) { used_.insert(key); }
   // Last: anything not asked for is a mistake worth telling.
   Status finish() const {
     for (const auto& [key, node] : table_)
@@ -197,8 +195,7 @@ Status read_sequence(TableReader& root, Experiment& e) {
 }
 
 // Every combination, the last key fastest; the first combination is the baseline unless another is named.
-Status read_grid(TableReader& root, const toml::table& table, Experiment& e) {
-  (void)root;
+Status read_grid(const toml::table& table, Experiment& e) {
   TableReader in(table, "grid", e.file);
   std::vector<std::string> backends{"auto"}, precisions{"fp32"}, ttas{"all"};
   std::vector<double> steps{0.5};
@@ -371,7 +368,7 @@ Result<Experiment> parse_experiment(const std::string& text, const std::string& 
   ISOLINE_ASSIGN(const toml::table* grid, root.table("grid"));
   e.grid = grid != nullptr;
   if (e.grid && root.has("setting")) return root.wrong("grid", "and [[setting]] exclude each other");
-  ISOLINE_RETURN_IF_ERROR(e.grid ? read_grid(root, *grid, e) : read_sequence(root, e));
+  ISOLINE_RETURN_IF_ERROR(e.grid ? read_grid(*grid, e) : read_sequence(root, e));
   ISOLINE_RETURN_IF_ERROR(read_quality(root, e));
   ISOLINE_RETURN_IF_ERROR(read_endpoints(root, e));
   ISOLINE_RETURN_IF_ERROR(read_protocol(root, e));

@@ -48,11 +48,7 @@ std::string identity(const Plan& plan) {
   }
   json["protocol"] = {
       {"repetitions", e.repetitions}, {"warmup", e.warmup}, {"order", e.order}, {"seed", e.seed}};
-  for (size_t r = 0; r < plan.evaluation.regions.size(); ++r) {
-    Json& region = json["regions"][plan.evaluation.regions[r].name];
-    region["labels"] = plan.evaluation.regions[r].labels;
-    if (const auto t = plan.evaluation.tolerance_mm(r)) region["tolerance_mm"] = *t;
-  }
+  json["regions"] = parse_json_text<Json>(plan.registered).at("regions");  // labels and tolerances
   for (const LesionCriterion& l : plan.evaluation.lesions) json["lesions"].push_back(l.definition());
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
