@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "isoline/engine/arena.h"
+
 namespace isoline::cuda {
 namespace {
 
@@ -344,30 +346,10 @@ class Planner {
         b.last_step = i;
       }
     }
-    std::vector<int> order;
-    for (int id = 0; id < int(buffers.size()); ++id)
-      if (buffers[size_t(id)].first_step >= 0) order.push_back(id);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return buffers[size_t(a)].bytes > buffers[size_t(b)].bytes; });
-    std::vector<int> placed;
-    for (int id : order) {
-      PlanBuffer& b = buffers[size_t(id)];
-      std::vector<std::pair<int64_t, int64_t>> taken;
-      for (int other : placed) {
-        const PlanBuffer& o = buffers[size_t(other)];
-        if (o.first_step <= b.last_step && b.first_step <= o.last_step)
-          taken.push_back({o.offset, o.offset + o.bytes});
-      }
-      std::sort(taken.begin(), taken.end());
-      int64_t at = 0;
-      for (const auto& [begin, end] : taken) {
-        if (at + b.bytes <= begin) break;
-        at = std::max(at, (end + kAlignment - 1) / kAlignment * kAlignment);
-      }
-      b.offset = at;
-      plan_.arena_bytes = std::max(plan_.arena_bytes, at + b.bytes);
-      placed.push_back(id);
-    }
+    std::vector<ArenaBlock> blocks;
+    for (const PlanBuffer& b : buffers) blocks.push_back({b.bytes, b.first_step, b.last_step});
+    plan_.arena_bytes = place_in_arena(blocks, kAlignment);
+    for (size_t id = 0; id < buffers.size(); ++id) buffers[id].offset = blocks[id].offset;
   }
 
   const NetworkGraph& graph_;

@@ -5,6 +5,7 @@
 
 #include "isoline/backends/native/steps.h"
 #include "isoline/base/resources.h"
+#include "isoline/engine/arena.h"
 
 namespace isoline::native {
 
@@ -203,7 +204,6 @@ class Compiler {
            std::all_of(view.blocks.begin(), view.blocks.end(), [](const Block& b) { return b.raw(); });
   }
 
-  // Greedy: larger buffers first, each at the lowest offset free during its life.
   void plan_memory() {
     auto& buffers = s_.buffers_;
     for (int i = 0; i < int(s_.steps_.size()); ++i) {
@@ -216,32 +216,12 @@ class Compiler {
         }
       s_.task_scratch_bytes_ = std::max(s_.task_scratch_bytes_, (step.task_scratch_bytes + 63) / 64 * 64);
     }
-    std::vector<BufferId> order;
-    for (BufferId id = 0; id < BufferId(buffers.size()); ++id)
-      if (!buffers[size_t(id)].external_input && buffers[size_t(id)].first_step >= 0) order.push_back(id);
-    std::stable_sort(order.begin(), order.end(), [&](BufferId a, BufferId b) {
-      return buffers[size_t(a)].bytes > buffers[size_t(b)].bytes;
-    });
-    int64_t arena = 0;
-    std::vector<BufferId> placed;
-    for (BufferId id : order) {
-      auto& b = buffers[size_t(id)];
-      std::vector<std::pair<int64_t, int64_t>> taken;
-      for (BufferId other : placed) {
-        const auto& o = buffers[size_t(other)];
-        if (o.first_step <= b.last_step && b.first_step <= o.last_step)
-          taken.push_back({o.offset, o.offset + o.bytes});
-      }
-      std::sort(taken.begin(), taken.end());
-      int64_t at = 0;
-      for (const auto& [begin, end] : taken) {
-        if (at + b.bytes <= begin) break;
-        at = std::max(at, (end + 63) / 64 * 64);
-      }
-      b.offset = at;
-      arena = std::max(arena, at + b.bytes);
-      placed.push_back(id);
-    }
+    std::vector<ArenaBlock> blocks;
+    for (const auto& b : buffers)
+      blocks.push_back({b.bytes, b.external_input ? -1 : b.first_step, b.last_step});
+    const int64_t arena = place_in_arena(blocks, 64);
+    for (size_t id = 0; id < blocks.size(); ++id)
+      if (blocks[id].first_step >= 0) buffers[id].offset = blocks[id].offset;
     int64_t shared = 0, sums = 0;
     for (const auto& step : s_.steps_) {
       shared = std::max(shared, step->shared_scratch_bytes);
