@@ -1,0 +1,80 @@
+// TensorModel: a network as servers see it, named tensors in and out, one batch at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "isoline/base/result.h"
+
+namespace isoline {
+
+// Element types of the Open Inference Protocol. kBytes: each element a byte string of its own length.
+enum class ElementType {
+  kBool,
+  kUInt8,
+  kUInt16,
+  kUInt32,
+  kUInt64,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kBytes
+};
+// "BOOL", "UINT8", ..., "FP16", "BF16", "FP32", "FP64", "BYTES", as the protocol writes them.
+const char* to_string(ElementType type);
+Result<ElementType> parse_element_type(const std::string& text);
+// Bytes of one element; 0 for kBytes.
+size_t element_size(ElementType type);
+
+// One input or output. `shape` has no batch axis; -1: any extent.
+struct TensorSpec {
+  std::string name;
+  ElementType type = ElementType::kFloat32;
+  std::vector<int64_t> shape;
+};
+
+// A tensor's memory: row-major, little-endian, [batch, shape...]; kBytes: 4-byte length before each element.
+// Not owned.
+struct TensorView {
+  std::vector<int64_t> shape;  // with the batch axis, where the model has one
+  std::span<const std::byte> data;
+};
+struct OwnedTensor {
+  std::vector<int64_t> shape;
+  std::vector<std::byte> data;
+};
+
+// What a loaded model looks like from outside. max_batch 0: tensors have no batch axis.
+struct TensorModelInfo {
+  std::string platform;  // e.g. "openvino_onnx", "isoline_identity"
+  int64_t max_batch = 0;
+  std::vector<TensorSpec> inputs, outputs;
+};
+
+// One executable copy of a model ("instance"). Not thread-safe: one run at a time.
+class TensorSession {
+ public:
+  virtual ~TensorSession() = default;
+  // inputs in the order of info.inputs, all of the same batch size, shapes already checked against info by
+  // the caller; outputs are filled in the order of info.outputs.
+  virtual Status run(std::span<const TensorView> inputs, std::vector<OwnedTensor>& outputs) = 0;
+};
+
+// A model from which instances are made. Thread-safe.
+class TensorModel {
+ public:
+  virtual ~TensorModel() = default;
+  virtual const TensorModelInfo& info() const = 0;
+  virtual Result<std::unique_ptr<TensorSession>> create_session() const = 0;
+};
+
+}  // namespace isoline
