@@ -1,17 +1,18 @@
 #include "isoline/backends/openvino/openvino_backend.h"
 
-#include <cstring>
 #include <exception>
 #include <vector>
 
 #include <openvino/openvino.hpp>
 #include <openvino/opsets/opset8.hpp>
 
+#include "isoline/backends/openvino/openvino_common.h"
 #include "isoline/base/parallel.h"
 
 namespace isoline {
 namespace {
 
+using namespace openvino_backend;
 namespace op = ov::opset8;
 using Nodes = std::vector<ov::Output<ov::Node>>;
 
@@ -110,17 +111,6 @@ class Translator {
   std::shared_ptr<op::Parameter> input_;
 };
 
-// One core per process: plugins are loaded once, and destroying it at exit is left to the library.
-ov::Core& core() {
-  static ov::Core instance;
-  return instance;
-}
-
-Error from_exception(const std::exception& e, const std::string& doing) {
-  return Error{ErrorCode::kInternal, "OpenVINO failed while " + doing + ": " + e.what(), "backend openvino",
-               "Try --backend native or reference; please report this."};
-}
-
 class OpenVinoSession : public Session {
  public:
   OpenVinoSession(ov::CompiledModel model, const SessionOptions& options, ov::Shape in, ov::Shape out)
@@ -142,11 +132,7 @@ class OpenVinoSession : public Session {
     return {};
   }
 
-  std::string description() const override {
-    const int threads = options_.threads > 0 ? options_.threads : available_cores();
-    return "openvino " + std::string(ov::get_openvino_version().buildNumber) + " CPU, " +
-           to_string(options_.precision) + ", " + std::to_string(threads) + " threads";
-  }
+  std::string description() const override { return describe(options_.precision, options_.threads); }
 
  private:
   ov::CompiledModel model_;
@@ -172,7 +158,7 @@ class OpenVinoBackend : public Backend {
 
   Status supports(const NetworkGraph& graph, const SessionOptions& options) const override {
     ISOLINE_RETURN_IF_ERROR(validate(graph));
-    return supports_precision(options);
+    return supports_precision(options.precision);
   }
 
   Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
@@ -185,12 +171,14 @@ class OpenVinoBackend : public Backend {
     }
   }
 
-  Status supports_onnx(const SessionOptions& options) const override { return supports_precision(options); }
+  Status supports_onnx(const SessionOptions& options) const override {
+    return supports_precision(options.precision);
+  }
 
   Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
                                                     int output_channels, int spatial_dims,
                                                     const SessionOptions& options) const override {
-    ISOLINE_RETURN_IF_ERROR(supports_precision(options));
+    ISOLINE_RETURN_IF_ERROR(supports_precision(options.precision));
     try {
       std::shared_ptr<ov::Model> model = core().read_model(file);
       if (model->inputs().size() != 1 || model->outputs().size() != 1)
@@ -220,26 +208,9 @@ class OpenVinoBackend : public Backend {
   }
 
  private:
-  static Status supports_precision(const SessionOptions& options) {
-    if (options.precision == Precision::kFloat16)
-      return Error{ErrorCode::kUnsupported, "the openvino backend has no fp16 on CPUs", "--precision",
-                   "Use fp32 or bf16."};
-    if (options.precision == Precision::kBFloat16) {
-      try {
-        for (const std::string& c : core().get_property("CPU", ov::device::capabilities))
-          if (c == "BF16") return {};
-      } catch (const std::exception& e) {
-        return from_exception(e, "asking for the CPU's capabilities");
-      }
-      return Error{ErrorCode::kUnsupported, "this CPU has no bf16 instructions", "--precision", "Use fp32."};
-    }
-    return {};
-  }
-
   static Result<std::unique_ptr<Session>> compile(const std::shared_ptr<ov::Model>& model,
                                                   const SessionOptions& options) {
-    const ov::element::Type precision =
-        options.precision == Precision::kBFloat16 ? ov::element::bf16 : ov::element::f32;
+    const ov::element::Type precision = element_type(options.precision);
     const int threads = options.threads > 0 ? options.threads : available_cores();
     ov::CompiledModel compiled = core().compile_model(
         model, "CPU", ov::hint::inference_precision(precision), ov::inference_num_threads(threads),
