@@ -31,6 +31,19 @@ Result<std::unique_ptr<Session>> Backend::create_from_onnx(const std::string& fi
                ""};
 }
 
+Status Backend::supports_tensor_model(const TensorModelOptions&) const {
+  return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not run ONNX files", "--backend",
+               "Use --backend openvino."};
+}
+
+Result<std::unique_ptr<TensorModel>> Backend::open_tensor_model(const std::string& file,
+                                                                const TensorModelOptions& options) const {
+  const Status status = supports_tensor_model(options);
+  if (!status.ok()) return status.error().in(file);
+  return Error{ErrorCode::kInternal, "backend '" + name() + "' says it runs ONNX files but does not", file,
+               ""};
+}
+
 void BackendRegistry::add(std::unique_ptr<Backend> backend) {
   backends_.push_back(std::move(backend));
 }

@@ -9,6 +9,7 @@
 
 #include "isoline/base/result.h"
 #include "isoline/base/shape.h"
+#include "isoline/engine/tensor_model.h"
 #include "isoline/network/graph.h"
 
 namespace isoline {
@@ -21,6 +22,17 @@ struct SessionOptions {
   int batch = 1;
   Precision precision = Precision::kFloat32;
   int threads = 0;  // 0: one per available core
+};
+
+// How an ONNX file is opened as a TensorModel.
+struct TensorModelOptions {
+  Precision precision = Precision::kFloat32;
+  // Largest batch of a run; counts only where the file leaves the first axis of every input and output free.
+  int64_t max_batch = 32;
+  // Sessions that will run at the same time. 1: all threads work on one run (latency); more: the threads are
+  // shared out among so many runs (throughput). Further sessions are allowed and wait for each other.
+  int instances = 1;
+  int threads = 0;  // of all instances together; 0: one per available core
 };
 
 // A network compiled for one shape, batch and precision. Not thread-safe: one run at a time.
@@ -63,6 +75,12 @@ class Backend {
   virtual Result<std::unique_ptr<Session>> create_from_onnx(const std::string& file, int input_channels,
                                                             int output_channels, int spatial_dims,
                                                             const SessionOptions& options) const;
+  // Whether open_tensor_model() can work at all with these options; refused unless overridden.
+  virtual Status supports_tensor_model(const TensorModelOptions& options) const;
+  // An ONNX file with any inputs and outputs; what it is stands in info() of the answer. Compiled when this
+  // returns. kNotFound, kCorrupt (not ONNX), kUnsupported (elements such as strings, by name).
+  virtual Result<std::unique_ptr<TensorModel>> open_tensor_model(const std::string& file,
+                                                                 const TensorModelOptions& options) const;
 };
 
 // Backends compiled into this program, best first, those that are not available last. Filled by

@@ -58,6 +58,7 @@ struct TensorModelInfo {
   std::string platform;  // e.g. "openvino_onnx", "isoline_identity"
   int64_t max_batch = 0;
   std::vector<TensorSpec> inputs, outputs;
+  std::string description;  // what really runs, e.g. "openvino 2026.4 CPU, fp32, 2 threads, 1 instance"
 };
 
 // One executable copy of a model ("instance"). Not thread-safe: one run at a time.

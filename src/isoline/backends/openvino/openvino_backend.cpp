@@ -7,6 +7,7 @@
 #include <openvino/opsets/opset8.hpp>
 
 #include "isoline/backends/openvino/openvino_common.h"
+#include "isoline/backends/openvino/openvino_tensor_model.h"
 #include "isoline/base/parallel.h"
 
 namespace isoline {
@@ -205,6 +206,15 @@ class OpenVinoBackend : public Backend {
       return Error{ErrorCode::kCorrupt, std::string("OpenVINO cannot read this ONNX file: ") + e.what(), file,
                    ""};
     }
+  }
+
+  Status supports_tensor_model(const TensorModelOptions& options) const override {
+    return supports_precision(options.precision);
+  }
+
+  Result<std::unique_ptr<TensorModel>> open_tensor_model(const std::string& file,
+                                                         const TensorModelOptions& options) const override {
+    return openvino_backend::open_tensor_model(file, options);
   }
 
  private:
