@@ -44,7 +44,7 @@ struct TensorSpec {
 
 // A tensor's memory: row-major, little-endian, [batch, shape...]; kBytes: 4-byte length before each element.
 // Not owned.
-struct TensorView {
+struct InputTensor {
   std::vector<int64_t> shape;  // with the batch axis, where the model has one
   std::span<const std::byte> data;
 };
@@ -67,7 +67,7 @@ class TensorSession {
   virtual ~TensorSession() = default;
   // inputs in the order of info.inputs, all of the same batch size, shapes already checked against info by
   // the caller; outputs are filled in the order of info.outputs.
-  virtual Status run(std::span<const TensorView> inputs, std::vector<OwnedTensor>& outputs) = 0;
+  virtual Status run(std::span<const InputTensor> inputs, std::vector<OwnedTensor>& outputs) = 0;
 };
 
 // A model from which instances are made. Thread-safe.

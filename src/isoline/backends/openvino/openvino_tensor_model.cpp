@@ -74,7 +74,7 @@ class OpenVinoTensorSession : public TensorSession {
   OpenVinoTensorSession(ov::InferRequest request, const TensorModelInfo& info)
       : request_(std::move(request)), info_(info), aligned_(info.inputs.size()) {}
 
-  Status run(std::span<const TensorView> inputs, std::vector<OwnedTensor>& outputs) override {
+  Status run(std::span<const InputTensor> inputs, std::vector<OwnedTensor>& outputs) override {
     if (inputs.size() != info_.inputs.size())
       return Error{ErrorCode::kInvalidArgument,
                    std::to_string(inputs.size()) + " inputs given, the model has " +
@@ -120,7 +120,7 @@ class OpenVinoTensorSession : public TensorSession {
 
   // Tensors wrap the caller's memory, which OpenVINO only reads; what does not lie on its elements' alignment
   // (part of a network message, say) is copied.
-  Status set_input(size_t i, const TensorView& view) {
+  Status set_input(size_t i, const InputTensor& view) {
     const TensorSpec& spec = info_.inputs[i];
     const size_t element = element_size(spec.type);
     uint64_t bytes = element;

@@ -18,7 +18,7 @@ std::unique_ptr<TensorModel> open(const std::string& name, TensorModelOptions op
   return std::move(model).value();
 }
 template <class T>
-TensorView view(const std::vector<T>& values, std::vector<int64_t> shape) {
+InputTensor view(const std::vector<T>& values, std::vector<int64_t> shape) {
   return {std::move(shape), std::as_bytes(std::span(values))};
 }
 template <class T>
@@ -58,7 +58,7 @@ TEST(OpenVinoTensorModel, RunsAnyBatchInAnyOrder) {
     std::vector<int64_t> ids;
     for (int64_t i = 0; i < batch * 3; ++i) a.push_back(float(i) - 4.5f);
     for (int64_t i = 0; i < batch * 2; ++i) ids.push_back((int64_t{1} << 30) - 1 - i);
-    const std::vector<TensorView> in{view(a, {batch, 3}), view(ids, {batch, 2})};
+    const std::vector<InputTensor> in{view(a, {batch, 3}), view(ids, {batch, 2})};
     const Status status = (*session)->run(in, out);
     ASSERT_TRUE(status.ok()) << status.error().to_string();
     ASSERT_EQ(out.size(), 2u);
@@ -80,8 +80,8 @@ TEST(OpenVinoTensorModel, InputsNeedNoAlignment) {
   std::vector<std::byte> bytes(1 + 12 + 16);
   std::memcpy(bytes.data() + 1, a.data(), 12);
   std::memcpy(bytes.data() + 13, ids.data(), 16);
-  const std::vector<TensorView> in{{{1, 3}, std::span(bytes).subspan(1, 12)},
-                                   {{1, 2}, std::span(bytes).subspan(13, 16)}};
+  const std::vector<InputTensor> in{{{1, 3}, std::span(bytes).subspan(1, 12)},
+                                    {{1, 2}, std::span(bytes).subspan(13, 16)}};
   std::vector<OwnedTensor> out;
   ASSERT_TRUE((*session)->run(in, out).ok());
   EXPECT_EQ(values<float>(out[0]), (std::vector<float>{3, 6, 9}));
@@ -99,7 +99,7 @@ TEST(OpenVinoTensorModel, FreeExtentsAndBytesPass) {
     std::vector<uint8_t> photo;
     for (int64_t i = 0; i < width * 2; ++i)
       for (const int c : {10, 20, 30}) photo.push_back(uint8_t(c));
-    const std::vector<TensorView> in{view(photo, {1, 2, width, 3})};
+    const std::vector<InputTensor> in{view(photo, {1, 2, width, 3})};
     ASSERT_TRUE((*session)->run(in, out).ok());
     EXPECT_EQ(values<float>(out[0]), (std::vector<float>{10, 20, 30}));
   }
@@ -113,7 +113,7 @@ TEST(OpenVinoTensorModel, AFixedFirstAxisIsNoBatch) {
   ASSERT_TRUE(session.ok());
   const std::vector<float> x{-1, 2, -3, 4};
   std::vector<OwnedTensor> out;
-  const std::vector<TensorView> in{view(x, {1, 4})};
+  const std::vector<InputTensor> in{view(x, {1, 4})};
   ASSERT_TRUE((*session)->run(in, out).ok());
   EXPECT_EQ(values<float>(out[0]), (std::vector<float>{0, 2, 0, 4}));
 }
@@ -131,7 +131,7 @@ TEST(OpenVinoTensorModel, SessionsRunAtTheSameTime) {
       for (int round = 0; round < 200; ++round) {
         const std::vector<float> a{float(t), float(round), 1};
         const std::vector<int64_t> ids{t, round};
-        const std::vector<TensorView> in{view(a, {1, 3}), view(ids, {1, 2})};
+        const std::vector<InputTensor> in{view(a, {1, 3}), view(ids, {1, 2})};
         if (!(*session)->run(in, out).ok() ||
             values<float>(out[0]) != std::vector<float>{3 * float(t), 3 * float(round), 3})
           ++wrong;
@@ -150,11 +150,11 @@ TEST(OpenVinoTensorModel, WhatDoesNotFitIsRefused) {
   const std::vector<float> a{1, 2, 3};
   const std::vector<int64_t> ids{7, 8};
   std::vector<OwnedTensor> out;
-  const std::vector<TensorView> one{view(a, {1, 3})};
+  const std::vector<InputTensor> one{view(a, {1, 3})};
   EXPECT_EQ((*session)->run(one, out).error().code, ErrorCode::kInvalidArgument);
   for (const std::vector<int64_t>& shape :
        {std::vector<int64_t>{2, 3}, {-1, 3}, {INT64_MAX, INT64_MAX}, {1, int64_t{1} << 62}}) {
-    const std::vector<TensorView> in{view(a, shape), view(ids, {1, 2})};
+    const std::vector<InputTensor> in{view(a, shape), view(ids, {1, 2})};
     const Status status = (*session)->run(in, out);
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
@@ -171,7 +171,7 @@ TEST(OpenVinoTensorModel, IntegersItWouldComputeWronglyAreRefused) {
   std::vector<OwnedTensor> out;
   for (const int64_t large : {int64_t{1} << 40, int64_t{1} << 31, -(int64_t{1} << 31) - 1}) {
     const std::vector<int64_t> ids{7, large};
-    const std::vector<TensorView> in{view(a, {1, 3}), view(ids, {1, 2})};
+    const std::vector<InputTensor> in{view(a, {1, 3}), view(ids, {1, 2})};
     const Status status = (*session)->run(in, out);
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, ErrorCode::kUnsupported);
