@@ -107,10 +107,11 @@ std::vector<std::byte> label_gzip(std::span<const std::byte> data, size_t voxel_
                                   int threads) {
   ThreadPool pool(threads);
   std::vector<std::byte> out;
-  EXPECT_TRUE(gzip_labels(data, voxel_bytes, row_bytes, pool, [&](std::span<const std::byte> b) {
-                out.insert(out.end(), b.begin(), b.end());
-                return Status();
-              }).ok());
+  const ByteSource source = [&](size_t begin, size_t end, bool, std::byte* to) {
+    std::copy(data.begin() + long(begin), data.begin() + long(end), to);
+  };
+  for (const Buffer<std::byte>& piece : gzip_labels(data.size(), source, voxel_bytes, row_bytes, pool))
+    out.insert(out.end(), piece.begin(), piece.end());
   return out;
 }
 

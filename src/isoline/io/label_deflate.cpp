@@ -4,7 +4,12 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <span>
 #include <vector>
+
+#include "isoline/io/gzip.h"
 
 namespace isoline {
 namespace {
@@ -12,7 +17,7 @@ namespace {
 // RFC 1951 throughout.
 constexpr size_t kWindow = 32768;
 constexpr size_t kLongest = 258, kShortest = 3;
-constexpr size_t kChunkBytes = size_t{2} << 20;
+constexpr size_t kChunkBytes = size_t{1} << 20;
 constexpr int kLiteralCodes = 286, kDistanceCodes = 30, kLengthCodes = 19;
 
 // Symbol, number of extra bits and their value, for a match length or distance.
@@ -159,6 +164,11 @@ class ChunkEncoder {
     for (size_t d : distances_) distance_codes_.push_back(code_of_distance(d));
   }
 
+  // How far before a chunk its matches may begin.
+  size_t reach() const {
+    return distances_.empty() ? 0 : *std::max_element(distances_.begin(), distances_.end());
+  }
+
   // Encodes data[begin, end) as one dynamic block, ending on a byte boundary; matches may reach back before
   // `begin`.
   void encode(std::span<const std::byte> data, size_t begin, size_t end, bool last) {
@@ -282,34 +292,55 @@ class ChunkEncoder {
 
 }  // namespace
 
-Status gzip_labels(std::span<const std::byte> data, size_t voxel_bytes, size_t row_bytes, ThreadPool& pool,
-                   const ByteSink& sink) {
-  const size_t chunks = std::max<size_t>(1, (data.size() + kChunkBytes - 1) / kChunkBytes);
-  std::vector<ChunkEncoder> encoders(std::min(chunks, size_t(pool.threads()) * 4),
-                                     ChunkEncoder(voxel_bytes, row_bytes));
-  std::vector<uint32_t> checksums(encoders.size());
-  ISOLINE_RETURN_IF_ERROR(sink(gzip_head()));
-  uint32_t checksum = 0;
-  for (size_t first = 0; first < chunks; first += encoders.size()) {
-    const size_t count = std::min(encoders.size(), chunks - first);
-    const auto range = [&](size_t i) {
-      const size_t begin = (first + i) * kChunkBytes;
-      return std::pair(begin, std::min(begin + kChunkBytes, data.size()));
-    };
-    pool.for_each(int64_t(count), 1, [&](int64_t from, int64_t to) {
-      for (size_t i = size_t(from); i < size_t(to); ++i) {
-        const auto [begin, end] = range(i);
-        encoders[i].encode(data, begin, end, first + i + 1 == chunks);
-        checksums[i] = crc32_of(data.subspan(begin, end - begin));
+std::vector<Buffer<std::byte>> gzip_labels(size_t byte_size, const ByteSource& source, size_t voxel_bytes,
+                                           size_t row_bytes, ThreadPool& pool) {
+  const size_t chunks = std::max<size_t>(1, (byte_size + kChunkBytes - 1) / kChunkBytes);
+  struct Worker {
+    Worker(size_t voxel, size_t row) : encoder(voxel, row) {}
+    ChunkEncoder encoder;
+    std::vector<std::byte> bytes;  // what matches reach back to, then the chunk
+  };
+  std::vector<std::unique_ptr<Worker>> idle;
+  std::mutex mutex;
+  std::vector<Buffer<std::byte>> pieces(chunks + 2);  // head, chunks, tail
+  std::vector<uint32_t> checksums(chunks);
+  const auto range = [&](size_t i) {
+    return std::pair(i * kChunkBytes, std::min((i + 1) * kChunkBytes, byte_size));
+  };
+  const auto owned = [](std::span<const std::byte> bytes) {
+    Buffer<std::byte> b(bytes.size());
+    std::memcpy(b.data(), bytes.data(), bytes.size());
+    return b;
+  };
+  pool.for_each(int64_t(chunks), 1, [&](int64_t from, int64_t to) {
+    std::unique_ptr<Worker> w;
+    {
+      const std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        w = std::move(idle.back());
+        idle.pop_back();
       }
-    });
-    for (size_t i = 0; i < count; ++i) {
-      const auto [begin, end] = range(i);
-      checksum = crc32_join(checksum, checksums[i], end - begin);
-      ISOLINE_RETURN_IF_ERROR(sink(encoders[i].out));
     }
-  }
-  return sink(gzip_tail(checksum, data.size()));
+    if (!w) w = std::make_unique<Worker>(voxel_bytes, row_bytes);
+    for (size_t i = size_t(from); i < size_t(to); ++i) {
+      const auto [begin, end] = range(i);
+      const size_t back = std::min(begin, w->encoder.reach());
+      w->bytes.resize(back + end - begin);
+      if (back) source(begin - back, begin, true, w->bytes.data());
+      source(begin, end, false, w->bytes.data() + back);
+      w->encoder.encode(w->bytes, back, w->bytes.size(), i + 1 == chunks);
+      pieces[i + 1] = owned(w->encoder.out);
+      checksums[i] = crc32_of(std::span<const std::byte>(w->bytes).subspan(back));
+    }
+    const std::lock_guard lock(mutex);
+    idle.push_back(std::move(w));
+  });
+  uint32_t checksum = 0;
+  for (size_t i = 0; i < chunks; ++i)
+    checksum = crc32_join(checksum, checksums[i], range(i).second - range(i).first);
+  pieces.front() = owned(gzip_head());
+  pieces.back() = owned(gzip_tail(checksum, byte_size));
+  return pieces;
 }
 
 }  // namespace isoline

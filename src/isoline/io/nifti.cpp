@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <mutex>
 #include <new>
 
 #include "isoline/base/file.h"
@@ -431,6 +432,58 @@ Status write_through(const std::string& path, const std::function<Status(bool, c
   return file.commit();
 }
 
+// The bytes of a label file: header, then voxels of one or two bytes; and the labels counted on the way.
+class LabelBytes {
+ public:
+  LabelBytes(const std::array<std::byte, 352>& header, std::span<const uint16_t> values, size_t voxel_bytes)
+      : header_(header),
+        values_(values),
+        voxel_bytes_(voxel_bytes),
+        counts_(voxel_bytes == 1 ? 256 : 65536, 0) {}
+  size_t byte_size() const { return header_.size() + values_.size() * voxel_bytes_; }
+
+  // Bytes [begin, end), whole voxels; several threads may copy at once. Counted unless asked for `again`.
+  void copy(size_t begin, size_t end, bool again, std::byte* to) {
+    if (begin < header_.size()) {
+      const size_t n = std::min(end, header_.size()) - begin;
+      std::memcpy(to, header_.data() + begin, n);
+      begin += n;
+      to += n;
+    }
+    if (begin == end) return;
+    const uint16_t* from = values_.data() + (begin - header_.size()) / voxel_bytes_;
+    const int64_t n = int64_t((end - begin) / voxel_bytes_);
+    if (voxel_bytes_ == 2)
+      std::memcpy(to, from, end - begin);
+    else if (!low_bytes(from, n, to))
+      too_large_ = true;
+    if (again) return;
+    std::vector<int64_t> counts(counts_.size(), 0);
+    if (voxel_bytes_ == 2)
+      count_values(from, n, counts.data());
+    else
+      count_values(reinterpret_cast<const uint8_t*>(to), n, counts.data());
+    const std::lock_guard lock(mutex_);
+    for (size_t l = 0; l < counts.size(); ++l) counts_[l] += counts[l];
+  }
+  // After the copy: whether all labels are below `end` (255 or 256) and so were held by bytes.
+  bool narrow(int end) const { return !too_large_ && (end == 256 || counts_[255] == 0); }
+  // How many voxels each label has, up to the largest label.
+  std::vector<int64_t> label_voxels() const {
+    size_t n = counts_.size();
+    while (n > 1 && counts_[n - 1] == 0) --n;
+    return {counts_.begin(), counts_.begin() + long(n)};
+  }
+
+ private:
+  const std::array<std::byte, 352> header_;
+  const std::span<const uint16_t> values_;
+  const size_t voxel_bytes_;
+  std::atomic<bool> too_large_{false};
+  std::mutex mutex_;
+  std::vector<int64_t> counts_;
+};
+
 }  // namespace
 
 Result<Scan> read_nifti_bytes(std::span<const std::byte> bytes, const std::string& name, ReaderKind kind,
@@ -570,43 +623,57 @@ Result<LabelMap> read_labels(const std::string& path, ReaderKind kind, const Rea
 }
 
 Status encode_labels(const LabelMap& labels, const NiftiSource& source, bool gzip, ThreadPool& pool,
-                     const std::function<Status(std::span<const std::byte>)>& sink) {
+                     const std::function<Status(std::span<const std::byte>)>& sink,
+                     std::vector<int64_t>* label_voxels) {
   ISOLINE_RETURN_IF_ERROR(check_writable(source, labels.shape));
-  const uint16_t top = largest(labels.data.span(), pool);
-  const bool narrow = source.kind == ReaderKind::kSimpleItkReorient ? top <= 255 : top < 255;
-  const NiftiType type = narrow ? NiftiType::kUint8 : NiftiType::kUint16;
-  const auto header = header_of(source, type);
-  const size_t n = labels.data.size();
   const AxisMap back = AxisMap{source.axis, source.flip}.inverse();
   try {
     Buffer<uint16_t> turned;
-    const uint16_t* in = labels.data.data();
+    std::span<const uint16_t> values = labels.data.span();
     if (!back.is_identity()) {
-      turned = Buffer<uint16_t>(n);
-      remap<uint16_t>(back, in, to_xyz(labels.shape), turned.data(), pool);
-      in = turned.data();
+      turned = Buffer<uint16_t>(values.size());
+      remap<uint16_t>(back, values.data(), to_xyz(labels.shape), turned.data(), pool);
+      values = turned.span();
     }
-    Buffer<std::byte> bytes(header.size() + n * (narrow ? 1 : 2));
-    std::memcpy(bytes.data(), header.data(), header.size());
-    std::byte* out = bytes.data() + header.size();
-    pool.for_each(int64_t(n), int64_t{1} << 18, [&](int64_t begin, int64_t end) {
-      if (narrow)
-        for (int64_t i = begin; i < end; ++i) out[i] = std::byte(in[i]);
-      else
-        std::memcpy(out + 2 * begin, in + begin, size_t(end - begin) * 2);
-    });
-    if (!gzip) return sink(bytes.span());
-    const size_t voxel_bytes = narrow ? 1 : 2;
-    return gzip_labels(bytes.span(), voxel_bytes, size_t(source.file_shape[2]) * voxel_bytes, pool, sink);
+    // Nearly every map has bytes for labels, and the pass that makes them sees whether this one has: no pass
+    // over the labels only to look. One that has not is encoded again.
+    const auto encoded = [&](LabelBytes& bytes, size_t voxel_bytes) {
+      const ByteSource copy = [&](size_t begin, size_t end, bool again, std::byte* to) {
+        bytes.copy(begin, end, again, to);
+      };
+      if (gzip)
+        return gzip_labels(bytes.byte_size(), copy, voxel_bytes, size_t(source.file_shape[2]) * voxel_bytes,
+                           pool);
+      std::vector<Buffer<std::byte>> all(1);
+      all[0] = Buffer<std::byte>(bytes.byte_size());
+      pool.for_each(int64_t(bytes.byte_size()), int64_t{1} << 19, [&](int64_t begin, int64_t end) {
+        copy(size_t(begin), size_t(end), false, all[0].data() + begin);
+      });
+      return all;
+    };
+    const auto emit_all = [&](const std::vector<Buffer<std::byte>>& pieces, LabelBytes& bytes) -> Status {
+      for (const Buffer<std::byte>& piece : pieces) ISOLINE_RETURN_IF_ERROR(sink(piece.span()));
+      if (label_voxels) *label_voxels = bytes.label_voxels();
+      return {};
+    };
+    {
+      LabelBytes bytes(header_of(source, NiftiType::kUint8), values, 1);
+      const auto pieces = encoded(bytes, 1);
+      if (bytes.narrow(source.kind == ReaderKind::kSimpleItkReorient ? 256 : 255))
+        return emit_all(pieces, bytes);
+    }
+    LabelBytes bytes(header_of(source, NiftiType::kUint16), values, 2);
+    return emit_all(encoded(bytes, 2), bytes);
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kResourceExhausted, "there is not enough memory to write the labels", "", ""};
   }
 }
 
 Status write_labels(const std::string& path, const LabelMap& labels, const NiftiSource& source,
-                    ThreadPool& pool) {
-  return write_through(
-      path, [&](bool gzip, const ByteSink& sink) { return encode_labels(labels, source, gzip, pool, sink); });
+                    ThreadPool& pool, std::vector<int64_t>* label_voxels) {
+  return write_through(path, [&](bool gzip, const ByteSink& sink) {
+    return encode_labels(labels, source, gzip, pool, sink, label_voxels);
+  });
 }
 
 NiftiSource source_from(const Geometry& geometry, const Shape3& shape) {

@@ -82,11 +82,14 @@ Result<LabelMap> read_labels(const std::string& path, ReaderKind kind, const Rea
 // Writes labels (array order, shape source.array_shape) as the reference's write_seg: uint8 if the largest
 // label is below 255, else uint16. (SimpleITKIOWithReorient always writes uint8, wrapping larger labels: here
 // uint8 up to 255 and uint16 beyond.) The name must end in .nii or .nii.gz. Atomic: see AtomicFile.
+// `label_voxels`, if given, becomes how many voxels each label has, by label up to the largest: it costs next
+// to nothing here, where every voxel is looked at anyway.
 Status write_labels(const std::string& path, const LabelMap& labels, const NiftiSource& source,
-                    ThreadPool& pool);
+                    ThreadPool& pool, std::vector<int64_t>* label_voxels = nullptr);
 // The bytes of that file, in order, to `sink`.
 Status encode_labels(const LabelMap& labels, const NiftiSource& source, bool gzip, ThreadPool& pool,
-                     const std::function<Status(std::span<const std::byte>)>& sink);
+                     const std::function<Status(std::span<const std::byte>)>& sink,
+                     std::vector<int64_t>* label_voxels = nullptr);
 
 // A source for arrays that never were a file; writing gives SimpleITK's header.
 NiftiSource source_from(const Geometry& geometry, const Shape3& shape);

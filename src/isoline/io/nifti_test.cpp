@@ -206,6 +206,39 @@ TEST(Nifti, CompressedLabelsComeBack) {
   EXPECT_EQ(folder.entries(), 1u);
 }
 
+// Around the largest labels that decide between one and two bytes, over several chunks of the encoder.
+TEST(Nifti, CountsTheLabelsThatItWrites) {
+  const Folder folder;
+  const Shape3 shape{40, 180, 210};
+  for (ReaderKind kind : {ReaderKind::kSimpleItk, ReaderKind::kSimpleItkReorient})
+    for (int top : {3, 254, 255, 256, 300, 65535})
+      for (const char* name : {"l.nii", "l.nii.gz"}) {
+        LabelMap labels(shape, {});
+        std::vector<int64_t> expected(size_t(top) + 1, 0);
+        uint32_t random = 1;
+        for (size_t i = 0, run = 0; i < labels.data.size(); ++i) {
+          if (run == 0) random = random * 1664525 + 1013904223;
+          if (run == 0) run = random >> 16 & 63;  // runs of 1 to 64
+          const bool first = i == 0, late = i + 1 == labels.data.size();
+          labels.data[i] = first ? uint16_t(0) : late ? uint16_t(top) : uint16_t((random >> 24) % 3);
+          ++expected[labels.data[i]];
+          if (run > 0) --run;
+        }
+        NiftiSource source = source_from({}, shape);
+        source.kind = kind;
+        std::vector<int64_t> counts{7};
+        ASSERT_TRUE(write_labels(folder / name, labels, source, pool(), &counts).ok());
+        EXPECT_EQ(counts, expected) << top;
+        const auto back = read_labels(folder / name, ReaderKind::kSimpleItk, {}, pool());
+        ASSERT_TRUE(back.ok());
+        EXPECT_TRUE(std::equal(back->data.begin(), back->data.end(), labels.data.begin())) << top;
+        if (std::string(name) == "l.nii") {
+          const size_t voxel_bytes = top < (kind == ReaderKind::kSimpleItk ? 255 : 256) ? 1 : 2;
+          EXPECT_EQ(fs::file_size(folder / name), 352 + voxel_bytes * labels.data.size()) << top;
+        }
+      }
+}
+
 TEST(Nifti, ImageRoundTripThroughAMadeUpGeometry) {
   const Folder folder;
   Image image;

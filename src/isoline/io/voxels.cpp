@@ -102,15 +102,18 @@ void int16_range_native(const int16_t* p, int64_t n, int16_t* lowest, int16_t* h
 }
 
 ISOLINE_MULTIVERSION
-uint16_t largest_chunk(const uint16_t* p, int64_t n) {
-  uint16_t hi = 0;
-  for (int64_t i = 0; i < n; ++i) hi = std::max(hi, p[i]);
-  return hi;
+void swap_copy(const uint16_t* in, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = uint16_t(in[i] << 8 | in[i] >> 8);
 }
 
 ISOLINE_MULTIVERSION
-void swap_copy(const uint16_t* in, int64_t n, uint16_t* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = uint16_t(in[i] << 8 | in[i] >> 8);
+uint16_t low_bytes_or(const uint16_t* in, int64_t n, uint8_t* out) {
+  uint16_t any = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    any |= in[i];
+    out[i] = uint8_t(in[i]);
+  }
+  return any;
 }
 
 // A float copy with the test for NaN and infinity: exponent bits all set.
@@ -240,15 +243,29 @@ template void remap<float>(const AxisMap&, const float*, const std::array<int64_
 template void remap<uint16_t>(const AxisMap&, const uint16_t*, const std::array<int64_t, 3>&, uint16_t*,
                               ThreadPool&);
 
-uint16_t largest(std::span<const uint16_t> values, ThreadPool& pool) {
-  std::atomic<uint16_t> best{0};
-  pool.for_each(int64_t(values.size()), kGrain, [&](int64_t begin, int64_t end) {
-    const uint16_t hi = largest_chunk(values.data() + begin, end - begin);
-    uint16_t seen = best.load();
-    while (hi > seen && !best.compare_exchange_weak(seen, hi)) {
+template <class T>
+void count_values(const T* values, int64_t n, int64_t* counts) {
+  constexpr int64_t kWord = 8 / sizeof(T);
+  constexpr uint64_t kOnes = sizeof(T) == 1 ? 0x0101010101010101u : 0x0001000100010001u;
+  int64_t i = 0;
+  while (i < n) {
+    const T value = values[i];
+    const uint64_t same = kOnes * value;
+    const int64_t begin = i++;
+    // Whole words of the same value, then what is left of the run.
+    for (uint64_t word; i + kWord <= n; i += kWord) {
+      std::memcpy(&word, values + i, 8);
+      if (word != same) break;
     }
-  });
-  return best;
+    while (i < n && values[i] == value) ++i;
+    counts[value] += i - begin;
+  }
+}
+template void count_values<uint8_t>(const uint8_t*, int64_t, int64_t*);
+template void count_values<uint16_t>(const uint16_t*, int64_t, int64_t*);
+
+bool low_bytes(const uint16_t* in, int64_t n, std::byte* out) {
+  return low_bytes_or(in, n, reinterpret_cast<uint8_t*>(out)) < 256;
 }
 
 }  // namespace isoline

@@ -40,6 +40,11 @@ template <class T>
 void remap(const AxisMap& map, const T* in, const std::array<int64_t, 3>& in_shape_xyz, T* out,
            ThreadPool& pool);
 
-uint16_t largest(std::span<const uint16_t> values, ThreadPool& pool);
+// counts[value] += how often it occurs; T is uint8_t or uint16_t. Fast where most neighbours are equal, as in
+// label maps.
+template <class T>
+void count_values(const T* values, int64_t n, int64_t* counts);
+// The low bytes; true if no value was 256 or more.
+bool low_bytes(const uint16_t* in, int64_t n, std::byte* out);
 
 }  // namespace isoline
