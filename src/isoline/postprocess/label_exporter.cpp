@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "isoline/base/simd.h"
-#include "isoline/resample/anisotropy.h"
+#include "isoline/postprocess/sigmoid.h"
 
 namespace isoline {
 namespace {
@@ -31,11 +31,6 @@ float round_to_half(double v) {
   bits += 0x1ffffffffffull + ((bits >> 42) & 1);
   bits &= ~((uint64_t{1} << 42) - 1);
   return float(std::bit_cast<double>(bits));
-}
-
-// torch.sigmoid on float32.
-float sigmoid(float v) {
-  return 1.0f / (1.0f + std::exp(-v));
 }
 
 ISOLINE_MULTIVERSION void codes_of_row_argmax(const half_t* logits, int64_t head_stride, int64_t heads,
@@ -97,75 +92,44 @@ ISOLINE_MULTIVERSION bool merge_rows(const uint16_t* a, const uint16_t* b, const
 Result<LabelExporter> LabelExporter::create(const ModelSpec& spec, const CropRecord& crop,
                                             const ResampleRecord& resample, ThreadPool& pool,
                                             bool with_probabilities) {
-  const ResampleSpec& r = spec.resample_probabilities;
-  if (r.function == ResampleFunction::kDefault && (r.order != 1 && r.order != 0))
-    return Error{ErrorCode::kUnsupported, "order " + std::to_string(r.order) + " is not supported for logits",
-                 "resampling_fn_probabilities_kwargs.order", "Orders 0 and 1 are."};
-  if (r.function == ResampleFunction::kDefault && r.order_z != 0)
-    return Error{ErrorCode::kUnsupported,
-                 "order_z " + std::to_string(r.order_z) + " is not supported for logits",
-                 "resampling_fn_probabilities_kwargs.order_z", "Only order_z 0 is."};
-  if (r.function == ResampleFunction::kNone && resample.shape_before != resample.shape_after)
-    return Error{ErrorCode::kUnsupported, "logits stay on the network's grid but the data was resampled",
-                 "resampling_fn_probabilities", "The reference cannot export this either."};
-  return LabelExporter(spec, crop, resample, pool, with_probabilities);
+  ISOLINE_ASSIGN(LabelRule rule, make_label_rule(spec, crop, resample));
+  return LabelExporter(std::move(rule), pool, with_probabilities);
 }
 
-LabelExporter::LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
-                             ThreadPool& pool, bool with_probabilities)
-    : heads_(spec.labels.heads),
-      regions_(spec.labels.has_regions),
-      torch_(spec.resample_probabilities.function == ResampleFunction::kTorch),
-      identity_(resample.shape_before == resample.shape_after),
-      with_probabilities_(with_probabilities),
-      regions_class_order_(spec.labels.regions_class_order),
-      crop_(crop),
-      resample_(resample),
-      pool_(&pool) {
-  const ResampleSpec& r = spec.resample_probabilities;
-  const auto coarse =
-      separate_axis(r.force_separate_z, resample.spacing_after_mm, resample.spacing_before_mm);
-  const GridRule rule = torch_ ? GridRule::kTorch : GridRule::kZoom;
-  for (int a = 0; a < 3; ++a) {
-    const auto i = size_t(a);
-    const int order = coarse == a ? 0 : torch_ ? 1 : r.order;
-    taps_[i] = make_linear_taps(resample.shape_after[i], resample.shape_before[i], order, rule);
-  }
-  const int64_t codes = regions_ ? int64_t{1} << std::min(heads_, kMaxCodedRegions) : heads_;
+LabelExporter::LabelExporter(LabelRule rule, ThreadPool& pool, bool with_probabilities)
+    : rule_(std::move(rule)), with_probabilities_(with_probabilities), pool_(&pool) {
+  const int64_t codes = rule_.regions ? int64_t{1} << std::min(rule_.heads, kMaxCodedRegions) : rule_.heads;
   label_of_code_.resize(size_t(codes));
   for (int64_t code = 0; code < codes; ++code) {
     uint16_t label = uint16_t(code);  // softmax: the channel index, as the reference's argmax
-    if (regions_) {
+    if (rule_.regions) {
       label = 0;
-      for (int64_t h = 0; h < std::min(heads_, kMaxCodedRegions); ++h)
-        if (code >> h & 1) label = uint16_t(regions_class_order_[size_t(h)]);
+      for (int64_t h = 0; h < std::min(rule_.heads, kMaxCodedRegions); ++h)
+        if (code >> h & 1) label = rule_.region_labels[size_t(h)];
     }
     label_of_code_[size_t(code)] = label;
   }
-  // Strides of transposed axes in file order: transposed axis a is file axis transpose_forward[a].
-  for (size_t a = 0; a < 3; ++a) file_shape_[size_t(crop_.transpose_forward[a])] = crop_.shape_before[a];
-  const Shape3 stride{file_shape_[1] * file_shape_[2], file_shape_[2], 1};
-  for (size_t a = 0; a < 3; ++a) file_stride_[a] = stride[size_t(crop_.transpose_forward[a])];
-  out_.labels.shape = file_shape_;
-  out_.labels.data = zeroed<uint16_t>(size_t(voxels(file_shape_)));
+  out_.labels.shape = rule_.file_shape;
+  out_.labels.data = zeroed<uint16_t>(size_t(voxels(rule_.file_shape)));
   if (with_probabilities_) {
-    out_.probabilities = zeroed<float>(size_t(heads_ * voxels(file_shape_)));
-    if (!regions_)  // outside the crop: background with certainty (revert_cropping_on_probabilities)
-      std::fill_n(out_.probabilities.data(), voxels(file_shape_), 1.0f);
+    out_.probabilities = zeroed<float>(size_t(rule_.heads * voxels(rule_.file_shape)));
+    if (!rule_.regions)  // outside the crop: background with certainty (revert_cropping_on_probabilities)
+      std::fill_n(out_.probabilities.data(), voxels(rule_.file_shape), 1.0f);
   }
 }
 
 void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_t row_stride,
                                uint16_t* codes) const {
-  const Shape3 s = resample_.shape_after;
+  const Shape3 s = rule_.network_shape;
   pool_->for_each(s[1], 16, [&](int64_t begin, int64_t end) {
     Buffer<float> work(size_t(4 * s[2]));
     for (int64_t y = begin; y < end; ++y) {
       uint16_t* row = codes + y * s[2];
-      if (!regions_)
-        codes_of_row_argmax(logits + y * row_stride, head_stride, heads_, s[2], identity_, work.data(), row);
-      else if (heads_ <= kMaxCodedRegions)
-        codes_of_row_regions(logits + y * row_stride, head_stride, heads_, s[2], work.data(), row);
+      if (!rule_.regions)
+        codes_of_row_argmax(logits + y * row_stride, head_stride, rule_.heads, s[2], rule_.identity(),
+                            work.data(), row);
+      else if (rule_.heads <= kMaxCodedRegions)
+        codes_of_row_regions(logits + y * row_stride, head_stride, rule_.heads, s[2], work.data(), row);
       else
         std::fill_n(row, s[2], kUndecided);
     }
@@ -176,9 +140,9 @@ void LabelExporter::make_codes(const half_t* logits, int64_t head_stride, int64_
 // plane, given as 8 pointers to head 0 of the tap voxels in scipy's order; head stride is the plane size.
 void LabelExporter::evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx,
                              float* values) const {
-  const int64_t head = resample_.shape_after[1] * resample_.shape_after[2];
-  for (int64_t h = 0; h < heads_; ++h) {
-    if (torch_) {  // float32, fused, x inside y inside z, not rounded to binary16 (torch's AVX2 build)
+  const int64_t head = rule_.network_shape[1] * rule_.network_shape[2];
+  for (int64_t h = 0; h < rule_.heads; ++h) {
+    if (rule_.torch) {  // float32, fused, x inside y inside z, not rounded to binary16 (torch's AVX2 build)
       auto lerp = [](float a, float b, const double* w) { return std::fma(a, float(w[0]), b * float(w[1])); };
       float plane[2];
       for (int z = 0; z < 2; ++z) {
@@ -200,37 +164,37 @@ void LabelExporter::evaluate(const half_t* const* taps, const double* wz, const 
 }
 
 uint16_t LabelExporter::decide(const float* values) const {
-  if (regions_) {
+  if (rule_.regions) {
     uint16_t label = 0;
-    for (int64_t h = 0; h < heads_; ++h)
-      if (sigmoid(values[h]) > 0.5f) label = uint16_t(regions_class_order_[size_t(h)]);
+    for (int64_t h = 0; h < rule_.heads; ++h)
+      if (sigmoid(values[h]) > 0.5f) label = rule_.region_labels[size_t(h)];
     return label;
   }
-  return uint16_t(std::max_element(values, values + heads_) - values);
+  return uint16_t(std::max_element(values, values + rule_.heads) - values);
 }
 
 void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
-  const Shape3 s = resample_.shape_after, o = resample_.shape_before;
-  const Box3& box = crop_.box;
+  const Shape3 s = rule_.network_shape, o = rule_.crop_shape;
+  const Box3& box = rule_.box;
   std::atomic<int64_t> evaluated{0};
-  const double wz[2] = {taps_[0].w_lo[size_t(z)], taps_[0].w_hi[size_t(z)]};
-  const LinearTaps &ty = taps_[1], &tx = taps_[2];
+  const double wz[2] = {rule_.taps[0].w_lo[size_t(z)], rule_.taps[0].w_hi[size_t(z)]};
+  const LinearTaps &ty = rule_.taps[1], &tx = rule_.taps[2];
   pool_->for_each(o[1], 16, [&](int64_t begin, int64_t end) {
     Buffer<uint16_t> common{static_cast<size_t>(s[2])};
-    std::vector<float> values(static_cast<size_t>(heads_));
+    std::vector<float> values(static_cast<size_t>(rule_.heads));
     int64_t count = 0;
     for (int64_t y = begin; y < end; ++y) {
       const auto yi = size_t(y);
       const int64_t y0 = ty.lo[yi] * s[2], y1 = ty.hi[yi] * s[2];
       const bool filled = merge_rows(lo.codes.data() + y0, lo.codes.data() + y1, hi.codes.data() + y0,
                                      hi.codes.data() + y1, s[2], common.data());
-      const int64_t at =
-          (z + box.lo[0]) * file_stride_[0] + (y + box.lo[1]) * file_stride_[1] + box.lo[2] * file_stride_[2];
+      const int64_t at = (z + box.lo[0]) * rule_.file_stride[0] + (y + box.lo[1]) * rule_.file_stride[1] +
+                         box.lo[2] * rule_.file_stride[2];
       uint16_t* out = out_.labels.data.data() + at;
       if (filled && !with_probabilities_) {
         const uint16_t label = label_of_code_[common[0]];
         if (label)
-          for (int64_t x = 0; x < o[2]; ++x) out[x * file_stride_[2]] = label;
+          for (int64_t x = 0; x < o[2]; ++x) out[x * rule_.file_stride[2]] = label;
         continue;  // background is there already
       }
       const half_t* rows[4] = {lo.logits.data() + y0, lo.logits.data() + y1, hi.logits.data() + y0,
@@ -241,7 +205,7 @@ void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
         const int32_t x0 = tx.lo[xi], x1 = tx.hi[xi];
         const uint16_t code = common[size_t(x0)];
         if (code == common[size_t(x1)] && code != kUndecided && !with_probabilities_) {
-          out[x * file_stride_[2]] = label_of_code_[code];
+          out[x * rule_.file_stride[2]] = label_of_code_[code];
           continue;
         }
         const double wx[2] = {tx.w_lo[xi], tx.w_hi[xi]};
@@ -250,27 +214,28 @@ void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
         evaluate(taps, wz, wy, wx, values.data());
         ++count;
         if (!with_probabilities_) {
-          out[x * file_stride_[2]] = decide(values.data());
+          out[x * rule_.file_stride[2]] = decide(values.data());
           continue;
         }
         // The reference then decides on the probabilities (convert_probabilities_to_segmentation).
-        if (regions_) {
+        if (rule_.regions) {
           uint16_t label = 0;
-          for (int64_t h = 0; h < heads_; ++h) {
+          for (int64_t h = 0; h < rule_.heads; ++h) {
             values[size_t(h)] = sigmoid(values[size_t(h)]);
-            if (values[size_t(h)] > 0.5f) label = uint16_t(regions_class_order_[size_t(h)]);
+            if (values[size_t(h)] > 0.5f) label = rule_.region_labels[size_t(h)];
           }
-          out[x * file_stride_[2]] = label;
+          out[x * rule_.file_stride[2]] = label;
         } else {
           const float top = *std::max_element(values.begin(), values.end());
           float sum = 0;
           for (float& v : values) sum += v = std::exp(v - top);
           for (float& v : values) v /= sum;
-          out[x * file_stride_[2]] =
+          out[x * rule_.file_stride[2]] =
               uint16_t(std::max_element(values.begin(), values.end()) - values.begin());
         }
-        for (int64_t h = 0; h < heads_; ++h)
-          out_.probabilities[size_t(h * voxels(file_shape_) + at + x * file_stride_[2])] = values[size_t(h)];
+        for (int64_t h = 0; h < rule_.heads; ++h)
+          out_.probabilities[size_t(h * voxels(rule_.file_shape) + at + x * rule_.file_stride[2])] =
+              values[size_t(h)];
       }
     }
     evaluated += count;
@@ -279,12 +244,12 @@ void LabelExporter::emit(int64_t z, const Plane& lo, const Plane& hi) {
 }
 
 Status LabelExporter::add(const LogitSlab& slab) {
-  const Shape3 s = resample_.shape_after;
+  const Shape3 s = rule_.network_shape;
   const int64_t plane = s[1] * s[2];
   auto load = [&](int64_t z) {
-    Plane p{Buffer<half_t>(size_t(heads_ * plane)), Buffer<uint16_t>(size_t(plane))};
+    Plane p{Buffer<half_t>(size_t(rule_.heads * plane)), Buffer<uint16_t>(size_t(plane))};
     const half_t* from = slab.data + (z - slab.z_begin) * slab.plane_stride;
-    pool_->for_each(heads_ * s[1], 64, [&](int64_t begin, int64_t end) {
+    pool_->for_each(rule_.heads * s[1], 64, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
         std::memcpy(p.logits.data() + r * s[2],
                     from + r / s[1] * slab.head_stride + r % s[1] * slab.row_stride,
@@ -296,8 +261,8 @@ Status LabelExporter::add(const LogitSlab& slab) {
   for (int64_t z = slab.z_begin; z < slab.z_end; ++z) {
     Plane current = load(z);
     // Every output plane whose upper tap is z: its lower tap is z or z - 1.
-    while (next_out_ < resample_.shape_before[0] && taps_[0].hi[size_t(next_out_)] <= z) {
-      const int32_t lo = taps_[0].lo[size_t(next_out_)], hi = taps_[0].hi[size_t(next_out_)];
+    while (next_out_ < rule_.crop_shape[0] && rule_.taps[0].hi[size_t(next_out_)] <= z) {
+      const int32_t lo = rule_.taps[0].lo[size_t(next_out_)], hi = rule_.taps[0].hi[size_t(next_out_)];
       emit(next_out_, lo == z ? current : previous_, hi == z ? current : previous_);
       ++next_out_;
     }

@@ -6,9 +6,7 @@
 #include "isoline/base/half.h"
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
-#include "isoline/model/model_spec.h"
-#include "isoline/preprocess/preprocess.h"
-#include "isoline/resample/axis_operator.h"
+#include "isoline/postprocess/label_rule.h"
 #include "isoline/tile/accumulator.h"
 #include "isoline/volume/volume.h"
 
@@ -42,8 +40,7 @@ class LabelExporter {
   Output finish();
 
  private:
-  LabelExporter(const ModelSpec& spec, const CropRecord& crop, const ResampleRecord& resample,
-                ThreadPool& pool, bool with_probabilities);
+  LabelExporter(LabelRule rule, ThreadPool& pool, bool with_probabilities);
   // One low-resolution plane: logits [head][y][x] and one decision code per voxel.
   struct Plane {
     Buffer<half_t> logits;
@@ -55,18 +52,13 @@ class LabelExporter {
   void evaluate(const half_t* const* taps, const double* wz, const double* wy, const double* wx,
                 float* values) const;
 
-  int64_t heads_;
-  bool regions_, torch_, identity_, with_probabilities_;
-  std::vector<int> regions_class_order_;
+  LabelRule rule_;
+  bool with_probabilities_;
   std::vector<uint16_t> label_of_code_;
-  CropRecord crop_;
-  ResampleRecord resample_;
   ThreadPool* pool_;
-  LinearTaps taps_[3];
   Plane previous_;        // last plane of the slab before
   int64_t next_out_ = 0;  // first output plane not yet written
   Output out_;
-  Shape3 file_shape_{0, 0, 0}, file_stride_{0, 0, 0};  // strides of transposed axes in the output array
 };
 
 }  // namespace isoline

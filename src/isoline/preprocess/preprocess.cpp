@@ -51,14 +51,20 @@ Status check_order(const ResampleSpec& r, const char* field) {
   return {};
 }
 
-// Runs resample_rows with the coarse axis moved to the front, as it requires.
-void resample_channel(const RowLoader& load, const Shape3& in, const Shape3& out, const ResampleSpec& r,
-                      std::optional<int> coarse, float* dst, ThreadPool& pool) {
+ResampleRequest resample_request(const Shape3& in, const Shape3& out, const ResampleSpec& r,
+                                 const std::optional<int>& coarse) {
   ResampleRequest rq{in, out, r.order, coarse.has_value(), GridRule::kZoom};
   if (r.function == ResampleFunction::kTorch) {
     rq.rule = GridRule::kTorch;
     rq.order = 1;
   }
+  return rq;
+}
+
+// Runs resample_rows with the coarse axis moved to the front, as it requires.
+void resample_channel(const RowLoader& load, ResampleRequest rq, std::optional<int> coarse, float* dst,
+                      ThreadPool& pool) {
+  const Shape3 in = rq.in, out = rq.out;
   if (!coarse || *coarse == 0 || in == out) return resample_rows(load, rq, dst, pool);
   Buffer<float> source(size_t(voxels(in)));
   pool.for_each(in[0] * in[1], 64, [&](int64_t b, int64_t e) {
@@ -138,14 +144,14 @@ Shape3 resampled_shape(const Shape3& cropped, const Vec3<double>& spacing_mm, co
   return compute_new_shape(cropped, spacing_mm, target_spacing(spec, spacing_mm));
 }
 
-Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stage, const ModelSpec& spec,
-                            ThreadPool& pool) {
-  if (original.channels != int64_t(spec.channels.size()))
+Result<PreprocessPlan> plan_preprocess(const Image& image, bool previous_stage, const ModelSpec& spec,
+                                       ThreadPool& pool) {
+  if (image.channels != int64_t(spec.channels.size()))
     return Error{ErrorCode::kInvalidArgument,
-                 "the scan has " + std::to_string(original.channels) + " channel(s), the model needs " +
+                 "the scan has " + std::to_string(image.channels) + " channel(s), the model needs " +
                      std::to_string(spec.channels.size()),
                  "channels", "Give one file per channel, in the order of the model's channel_names."};
-  if (bool(previous_stage) != spec.previous_stage.has_value())
+  if (previous_stage != spec.previous_stage.has_value())
     return Error{ErrorCode::kInvalidArgument,
                  previous_stage
                      ? "this model takes no labels of a previous stage"
@@ -153,13 +159,53 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
                  "previous stage", previous_stage ? "Leave them out." : "Give them with --prev-stage."};
   ISOLINE_RETURN_IF_ERROR(check_order(spec.resample_data, "resampling_fn_data_kwargs"));
 
-  Prepared out;
+  PreprocessPlan plan;
   const Vec3<int> p{spec.transpose_forward[0], spec.transpose_forward[1], spec.transpose_forward[2]};
+  const Box3 file_box = nonzero_box(image, pool);
+  plan.crop.transpose_forward = p;
+  ResampleRecord& rr = plan.resample;
+  for (size_t a = 0; a < 3; ++a) {
+    const auto from = size_t(p[a]);
+    plan.crop.shape_before[a] = image.shape[from];
+    plan.crop.box.lo[a] = file_box.lo[from];
+    plan.crop.box.hi[a] = file_box.hi[from];
+    rr.spacing_before_mm[a] = image.geometry.spacing_mm[from];
+  }
+  rr.shape_before = plan.crop.box.shape();
+  rr.spacing_after_mm = target_spacing(spec, rr.spacing_before_mm);
+  rr.shape_after = resampled_shape(rr.shape_before, rr.spacing_before_mm, spec);
+  for (size_t a = 0; a < 3; ++a)
+    if (rr.shape_after[a] < 1 || rr.shape_after[a] > (int64_t{1} << 30))
+      return Error{ErrorCode::kInvalidArgument,
+                   "resampling " + to_string(rr.shape_before) + " voxels to the model's spacing gives " +
+                       to_string(rr.shape_after),
+                   "spacing", "Check the file's spacing."};
+  plan.channels = spec.input_channels();
+  plan.coarse = separate_axis(spec.resample_data.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm);
+  plan.request = resample_request(rr.shape_before, rr.shape_after, spec.resample_data, plan.coarse);
+  plan.voxelwise = !previous_stage;
+  for (const ChannelSpec& c : spec.channels)
+    plan.voxelwise &= !(c.use_mask && c.normalization == Normalization::kZScore);
+  for (int64_t c = 0; plan.voxelwise && c < image.channels; ++c) {
+    ISOLINE_ASSIGN(const Normalizer norm,
+                   make_normalizer(spec.channels[size_t(c)], image, c, file_box, nullptr, pool));
+    plan.normalizers.push_back(norm);
+  }
+  return plan;
+}
+
+Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stage, const ModelSpec& spec,
+                            ThreadPool& pool) {
+  ISOLINE_ASSIGN(PreprocessPlan plan, plan_preprocess(original, previous_stage != nullptr, spec, pool));
+  Prepared out;
+  out.crop = plan.crop;
+  out.resample = plan.resample;
+  const Vec3<int> p = out.crop.transpose_forward;
   Image turned;
   const Image* image = &original;
   if (p != Vec3<int>{0, 1, 2}) {
     turned.channels = original.channels;
-    for (size_t a = 0; a < 3; ++a) turned.shape[a] = original.shape[size_t(p[a])];
+    turned.shape = out.crop.shape_before;
     std::visit(
         [&](const auto& b) {
           turned.data = transposed(b.data(), original.channels, original.shape, p, pool);
@@ -167,29 +213,12 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
         original.data);
     image = &turned;
   }
-  out.crop = {p, image->shape, nonzero_box(*image, pool)};
   const Box3 box = out.crop.box;
   const Shape3 m = box.shape();
-  ResampleRecord& rr = out.resample;
-  rr.shape_before = m;
-  for (size_t a = 0; a < 3; ++a) rr.spacing_before_mm[a] = original.geometry.spacing_mm[size_t(p[a])];
-  rr.spacing_after_mm = target_spacing(spec, rr.spacing_before_mm);
-  rr.shape_after = resampled_shape(m, rr.spacing_before_mm, spec);
-  for (size_t a = 0; a < 3; ++a)
-    if (rr.shape_after[a] < 1 || rr.shape_after[a] > (int64_t{1} << 30))
-      return Error{
-          ErrorCode::kInvalidArgument,
-          "resampling " + to_string(m) + " voxels to the model's spacing gives " + to_string(rr.shape_after),
-          "spacing", "Check the file's spacing."};
-  out.channels = spec.input_channels();
-  out.shape = rr.shape_after;
+  out.channels = plan.channels;
+  out.shape = out.resample.shape_after;
   out.data = Buffer<float>(size_t(out.channels * voxels(out.shape)));
-
-  const auto coarse =
-      separate_axis(spec.resample_data.force_separate_z, rr.spacing_before_mm, rr.spacing_after_mm);
-  bool needs_mask = previous_stage != nullptr;
-  for (const ChannelSpec& c : spec.channels)
-    needs_mask |= c.use_mask && c.normalization == Normalization::kZScore;
+  const bool needs_mask = !plan.voxelwise;
   Buffer<uint8_t> mask;
   if (needs_mask) mask = filled_nonzero_mask(*image, box);
   Buffer<int16_t> previous;
@@ -201,8 +230,12 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
     }
   }
   for (int64_t c = 0; c < original.channels; ++c) {
-    ISOLINE_ASSIGN(const Normalizer norm, make_normalizer(spec.channels[size_t(c)], *image, c, box,
-                                                          needs_mask ? mask.data() : nullptr, pool));
+    if (needs_mask) {
+      ISOLINE_ASSIGN(const Normalizer masked,
+                     make_normalizer(spec.channels[size_t(c)], *image, c, box, mask.data(), pool));
+      plan.normalizers.push_back(masked);
+    }
+    const Normalizer& norm = plan.normalizers[size_t(c)];
     const RowLoader load = [&](int64_t z, int64_t y, float* row) {
       const int64_t at =
           ((c * image->shape[0] + z + box.lo[0]) * image->shape[1] + y + box.lo[1]) * image->shape[2] +
@@ -210,8 +243,7 @@ Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stag
       const uint8_t* inside = norm.mask ? norm.mask + (z * m[1] + y) * m[2] : nullptr;
       std::visit([&](const auto& b) { norm.apply(b.data() + at, inside, m[2], row); }, image->data);
     };
-    resample_channel(load, m, out.shape, spec.resample_data, coarse, out.data.data() + c * voxels(out.shape),
-                     pool);
+    resample_channel(load, plan.request, plan.coarse, out.data.data() + c * voxels(out.shape), pool);
   }
   if (previous_stage) ISOLINE_RETURN_IF_ERROR(append_previous_stage(previous, spec, out, pool));
   return out;

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
 #include "isoline/model/model_spec.h"
+#include "isoline/preprocess/normalize.h"
+#include "isoline/resample/resample_volume.h"
 #include "isoline/volume/volume.h"
 
 namespace isoline {
@@ -33,9 +36,26 @@ struct Prepared {
   ResampleRecord resample;
 };
 
+// What preprocess() decides before it touches voxels. Enough to do the rest elsewhere (on a GPU) where
+// `voxelwise`.
+struct PreprocessPlan {
+  int64_t channels = 0;  // of the result, one-hot channels included
+  CropRecord crop;
+  ResampleRecord resample;
+  ResampleRequest request;    // shapes, order and rule; separate_z where `coarse` is set
+  std::optional<int> coarse;  // the transposed axis resampled apart
+  // Normalisation depends on a voxel's value alone and there are no labels of a previous stage: then
+  // `normalizers` [image channels] is filled.
+  bool voxelwise = false;
+  std::vector<Normalizer> normalizers;
+};
+// previous_stage: only whether there is one. Errors: wrong channel count, unsupported spline order, values
+// the normalisation refuses (RGBTo01 outside 0..255), a resampled shape with no voxels.
+Result<PreprocessPlan> plan_preprocess(const Image& image, bool previous_stage, const ModelSpec& spec,
+                                       ThreadPool& pool);
+
 // previous_stage: labels on the *original* grid in file order; required exactly when spec.previous_stage is
-// set. Errors: wrong channel count, unsupported spline order, values the normalisation refuses (RGBTo01
-// outside 0..255), a resampled shape with no voxels. `image` is not modified; it may be freed afterwards.
+// set. `image` is not modified; it may be freed afterwards.
 Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
                             ThreadPool& pool);
 
