@@ -16,58 +16,79 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
-Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, const CaseOptions& options,
-                                const ProgressFunction& progress, const std::atomic<bool>* cancel) {
-  const ModelSpec& spec = segmenter.spec();
+uint64_t CaseScan::byte_size() const {
+  return std::visit([](const auto& b) { return uint64_t(b.byte_size()); }, scan.image.data) +
+         previous.data.byte_size();
+}
+
+uint64_t SegmentedCase::byte_size() const {
+  // Labels, and twice their size again while they are numbered by component or turned to the file's order.
+  return result.segmentation.labels.data.byte_size() * 3 + result.segmentation.probabilities.byte_size();
+}
+
+Result<CaseScan> read_scan(const ModelSpec& spec, const CaseFiles& files, const ReadLimits& limits,
+                           ThreadPool& pool) {
   const auto begin = Clock::now();
-  CaseResult out;
-  ISOLINE_ASSIGN(Scan scan, read_case(files.images, spec.reader, options.limits, segmenter.pool()));
-  LabelMap previous;
+  CaseScan out;
+  ISOLINE_ASSIGN(out.scan, read_case(files.images, spec.reader, limits, pool));
   if (!files.previous_stage.empty()) {
-    ISOLINE_ASSIGN(previous,
-                   read_labels(files.previous_stage, spec.reader, options.limits, segmenter.pool()));
+    ISOLINE_ASSIGN(out.previous, read_labels(files.previous_stage, spec.reader, limits, pool));
   }
-  if (spec.patch_size.size() == 3 && scan.source.dimensions == 2)
+  if (spec.patch_size.size() == 3 && out.scan.source.dimensions == 2)
     return Error{ErrorCode::kInvalidArgument, "a 2-D image cannot go through a 3-D configuration",
                  files.images[0], "Give a volume, or use the model's 2d configuration."};
-  const double read_s = seconds_since(begin);
-  out.shape = scan.image.shape;
-  out.spacing_mm = scan.image.geometry.spacing_mm;
-  out.warnings = std::move(scan.warnings);
+  out.read_s = seconds_since(begin);
+  return out;
+}
 
-  ISOLINE_ASSIGN(out.segmentation,
-                 segmenter.segment(std::move(scan.image), files.previous_stage.empty() ? nullptr : &previous,
-                                   progress, cancel));
+Result<SegmentedCase> segment_scan(Segmenter& segmenter, CaseScan in, const ProgressFunction& progress,
+                                   const std::atomic<bool>* cancel) {
+  const auto begin = Clock::now();
+  SegmentedCase out;
+  CaseResult& r = out.result;
+  r.shape = in.scan.image.shape;
+  r.spacing_mm = in.scan.image.geometry.spacing_mm;
+  r.warnings = std::move(in.scan.warnings);
+  out.source = std::move(in.scan.source);
+  ISOLINE_ASSIGN(r.segmentation,
+                 segmenter.segment(std::move(in.scan.image),
+                                   in.previous.data.empty() ? nullptr : &in.previous, progress, cancel));
+  r.segmentation.times.read_s = in.read_s;
+  r.total_s = in.read_s + seconds_since(begin);
+  return out;
+}
+
+Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const CaseFiles& files,
+                               const CaseOptions& options, ThreadPool& pool) {
+  const auto begin = Clock::now();
+  CaseResult out = std::move(done.result);
   Segmentation& s = out.segmentation;
-  s.times.read_s = read_s;
-
-  auto from = Clock::now();
   if (options.postprocessing)
     for (const KeepLargestComponent& step : options.postprocessing->steps)
       keep_largest_component(s.labels, step.labels, uint16_t(step.background_label));
-  s.times.export_s += seconds_since(from);
+  s.times.export_s += seconds_since(begin);
 
-  from = Clock::now();
-  int64_t counts[65536] = {};
-  uint16_t top = 0;
-  for (uint16_t l : s.labels.data) {
-    ++counts[l];
-    top = std::max(top, l);
-  }
-  out.label_voxels.assign(counts, counts + top + 1);
+  const auto from = Clock::now();
   if (s.probabilities.size() && !options.probabilities_path.empty()) {
-    ISOLINE_RETURN_IF_ERROR(write_npz<float>(
-        options.probabilities_path, "probabilities", s.probabilities.span(),
-        {spec.labels.heads, s.labels.shape[0], s.labels.shape[1], s.labels.shape[2]}, segmenter.pool()));
+    ISOLINE_RETURN_IF_ERROR(
+        write_npz<float>(options.probabilities_path, "probabilities", s.probabilities.span(),
+                         {spec.labels.heads, s.labels.shape[0], s.labels.shape[1], s.labels.shape[2]}, pool));
   }
   if (!options.properties_path.empty())
-    ISOLINE_RETURN_IF_ERROR(write_properties(options.properties_path, scan.source, out.spacing_mm, s.crop));
-  ISOLINE_RETURN_IF_ERROR(write_labels(files.output, s.labels, scan.source, segmenter.pool()));
+    ISOLINE_RETURN_IF_ERROR(write_properties(options.properties_path, done.source, out.spacing_mm, s.crop));
+  ISOLINE_RETURN_IF_ERROR(write_labels(files.output, s.labels, done.source, pool, &out.label_voxels));
   s.times.write_s = seconds_since(from);
   s.labels = LabelMap{};
   s.probabilities = Buffer<float>{};
-  out.total_s = seconds_since(begin);
+  out.total_s += seconds_since(begin);
   return out;
+}
+
+Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, const CaseOptions& options,
+                                const ProgressFunction& progress, const std::atomic<bool>* cancel) {
+  ISOLINE_ASSIGN(CaseScan scan, read_scan(segmenter.spec(), files, options.limits, segmenter.pool()));
+  ISOLINE_ASSIGN(SegmentedCase done, segment_scan(segmenter, std::move(scan), progress, cancel));
+  return finish_case(segmenter.spec(), std::move(done), files, options, segmenter.pool());
 }
 
 }  // namespace isoline

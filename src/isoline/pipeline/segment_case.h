@@ -15,7 +15,7 @@ struct CaseResult {
   Vec3<double> spacing_mm{1, 1, 1};
   std::vector<std::string> warnings;
   std::vector<int64_t> label_voxels;  // by label
-  double total_s = 0;                 // read to written, wall
+  double total_s = 0;                 // read to written, wall, without waiting between the parts below
 };
 
 struct CaseOptions {
@@ -30,5 +30,32 @@ struct CaseOptions {
 Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, const CaseOptions& options,
                                 const ProgressFunction& progress = {},
                                 const std::atomic<bool>* cancel = nullptr);
+
+// The three parts of segment_case(), for whoever wants to read the next case and write the last one while a
+// device works on this one. Each takes what the one before it returned. read_scan() and finish_case() touch
+// no Segmenter: they may run on threads of their own, with pools of their own.
+struct CaseScan {
+  Scan scan;
+  LabelMap previous;  // labels of the stage before; empty unless a cascade
+  double read_s = 0;
+  // Of voxels and labels, as long as the scan is held.
+  uint64_t byte_size() const;
+};
+Result<CaseScan> read_scan(const ModelSpec& spec, const CaseFiles& files, const ReadLimits& limits,
+                           ThreadPool& pool);
+
+struct SegmentedCase {
+  CaseResult result;
+  NiftiSource source;
+  // Most that is held until finish_case() returns.
+  uint64_t byte_size() const;
+};
+// Consumes the scan; its memory is freed once preprocessed.
+Result<SegmentedCase> segment_scan(Segmenter& segmenter, CaseScan scan, const ProgressFunction& progress = {},
+                                   const std::atomic<bool>* cancel = nullptr);
+
+// Postprocesses and writes.
+Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const CaseFiles& files,
+                               const CaseOptions& options, ThreadPool& pool);
 
 }  // namespace isoline
