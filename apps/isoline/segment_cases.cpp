@@ -3,7 +3,9 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 #include <iostream>
+#include <optional>
 
 #include "isoline/base/progress.h"
 #include "isoline/base/resources.h"
@@ -53,7 +55,8 @@ Json case_json(const CaseFiles& files, const CaseResult& r) {
           {"warnings", r.warnings}};
 }
 
-void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, const std::string& device) {
+void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, const std::string& device,
+                 double wall_s) {
   if (done.empty()) return;
   std::printf("%-24s %8s %10s %9s %8s %7s %9s  %s\n", "case", "read s", "preproc s", "network s", "export s",
               "write s", "total s", "windows x mirrors x folds");
@@ -65,8 +68,241 @@ void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, cons
                 static_cast<long long>(s.windows),
                 static_cast<long long>(s.windows ? s.forwards / s.windows : 0));
   }
+  if (done.size() > 1) std::printf("%zu cases in %.2f s; ", done.size(), wall_s);
   std::printf("ran on %s; peak RSS %.0f MiB\n", device.c_str(), double(peak_rss_bytes()) / (1 << 20));
 }
+
+using Clock = std::chrono::steady_clock;
+
+// Seconds since the first case began, from and to.
+struct Period {
+  double begin_s = 0, end_s = 0;
+};
+// When the parts of a case ran, where they overlap with those of others.
+struct Timeline {
+  Period read, segment, write;
+};
+
+// What became of the cases, told in their order whatever the order in which they end: warnings and errors go
+// to standard error as soon as everything before them is known. One thread.
+class CaseReport {
+ public:
+  CaseReport(const std::vector<CaseFiles>& cases, const Output& output)
+      : cases_(cases), output_(output), ended_(cases.size()) {}
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+  void skipped(size_t i) { end(i, {true, std::nullopt, std::nullopt}); }
+  void ended(size_t i, Result<CaseResult> result, std::optional<Timeline> timeline = std::nullopt) {
+    end(i, {false, std::move(result), timeline});
+  }
+
+  const Json& results() const { return results_; }
+  const Json& failures() const { return failures_; }
+  const std::vector<std::pair<CaseFiles, CaseResult>>& done() const { return done_; }
+  const std::optional<Error>& first_error() const { return first_error_; }
+
+ private:
+  struct End {
+    bool skipped = false;
+    std::optional<Result<CaseResult>> result;
+    std::optional<Timeline> timeline;
+  };
+
+  void end(size_t i, End e) {
+    ended_[i] = std::move(e);
+    while (told_ < ended_.size() && ended_[told_]) {
+      tell(cases_[told_], *ended_[told_]);
+      ++told_;
+    }
+  }
+  void tell(const CaseFiles& c, End& e) {
+    if (e.skipped) {
+      results_.push_back({{"id", c.id}, {"output", c.output}, {"skipped", true}});
+      return;
+    }
+    Result<CaseResult>& result = *e.result;
+    if (result.ok()) {
+      for (const std::string& w : result->warnings)
+        if (!output_.quiet) std::cerr << "isoline: warning: " << c.id << ": " << w << "\n";
+      Json json = case_json(c, *result);
+      if (e.timeline) {
+        const auto pair = [](const Period& p) { return Json::array({p.begin_s, p.end_s}); };
+        json["timeline_s"] = {{"read", pair(e.timeline->read)},
+                              {"segment", pair(e.timeline->segment)},
+                              {"write", pair(e.timeline->write)}};
+      }
+      results_.push_back(std::move(json));
+      done_.emplace_back(c, std::move(result).value());
+      return;
+    }
+    const Error error = result.error().in(c.id);
+    if (!first_error_) first_error_ = error;
+    failures_.push_back({{"id", c.id}, {"error", to_json(result.error())}});
+    if (cases_.size() > 1) std::cerr << "isoline: " << error.to_string() << "\n";
+  }
+
+  const std::vector<CaseFiles>& cases_;
+  const Output& output_;
+  const Clock::time_point start_ = Clock::now();
+  std::vector<std::optional<End>> ended_;
+  size_t told_ = 0;
+  std::vector<std::pair<CaseFiles, CaseResult>> done_;
+  Json results_ = Json::array(), failures_ = Json::array();
+  std::optional<Error> first_error_;
+};
+
+// The two orders in which cases are run. A failing case is reported and the others go on; an interrupt ends
+// the loop.
+struct CaseLoop {
+  OpenedModel& model;
+  const std::vector<CaseFiles>& cases;
+  const RunSettings& settings;
+  const Output& output;
+  const CaseOptions& shared_options;
+  CaseReport& report;
+
+  void run_one_by_one() {
+    for (size_t i = first_to_run(0); i < cases.size(); i = first_to_run(i + 1)) {
+      CaseProgress progress(*this, i);
+      auto result =
+          segment_case(*model.segmenter, cases[i], options_of(i), progress.function(), &interrupted());
+      progress.end();
+      const bool cancelled = !result.ok() && result.error().code == ErrorCode::kCancelled;
+      report.ended(i, std::move(result));
+      if (cancelled) return;
+    }
+  }
+
+  // While the device works on one case the next is read and the last one written, each on a thread and a pool
+  // of its own. At most one scan waits for the device and one result for the disk. All three together stay
+  // within --max-ram: what does not fit beside the others waits until they are gone.
+  void run_overlapped() {
+    const ModelSpec& spec = model.segmenter->spec();
+    const int threads = model.segmenter->pool().threads();
+    ThreadPool read_pool(std::max(1, threads / 2)), write_pool(std::max(1, threads / 4));
+    struct Reading {
+      Result<CaseScan> scan;
+      Period period;
+    };
+    struct Written {
+      Result<CaseResult> result;
+      Timeline timeline;
+    };
+    const auto read = [&](size_t i, uint64_t max_bytes) {
+      ReadLimits limits = shared_options.limits;
+      limits.max_bytes = max_bytes;
+      const double begin_s = report.seconds();
+      Result<CaseScan> scan = read_scan(spec, cases[i], limits, read_pool);
+      return Reading{std::move(scan), {begin_s, report.seconds()}};
+    };
+    // The futures come after the pools: leaving waits for the threads first.
+    std::future<Written> writing;
+    size_t writing_case = 0;
+    uint64_t writing_bytes = 0;
+    const auto end_writing = [&] {
+      if (!writing.valid()) return;
+      Written w = writing.get();
+      writing_bytes = 0;
+      report.ended(writing_case, std::move(w.result), w.timeline);
+    };
+    const uint64_t all = shared_options.limits.max_bytes;
+    std::future<Reading> reading;
+    size_t next = first_to_run(0);
+    uint64_t next_max_bytes = all;
+    const auto begin_reading = [&](uint64_t max_bytes) {
+      next_max_bytes = max_bytes;
+      if (next < cases.size()) reading = std::async(std::launch::async, read, next, max_bytes);
+    };
+    for (begin_reading(all); next < cases.size();) {
+      const size_t i = next;
+      Reading in = reading.get();
+      if (!in.scan.ok() && in.scan.error().code == ErrorCode::kResourceExhausted && next_max_bytes < all) {
+        end_writing();  // it did not fit beside the others; now it is alone
+        in = read(i, all);
+      }
+      next = first_to_run(i + 1);
+      uint64_t held = 0;
+      if (in.scan.ok() && settings.max_ram_bytes) {
+        held = model.segmenter->estimate_bytes(in.scan->scan.image) + in.scan->previous.data.byte_size();
+        if (held + writing_bytes > all) end_writing();
+      }
+      begin_reading(settings.max_ram_bytes ? all - std::min(all, held + writing_bytes) : all);
+      if (!in.scan.ok()) {
+        report.ended(i, std::move(in.scan).error());
+        continue;
+      }
+      Timeline timeline;
+      timeline.read = in.period;
+      timeline.segment.begin_s = report.seconds();
+      CaseProgress progress(*this, i);
+      auto segmented =
+          segment_scan(*model.segmenter, std::move(in.scan).value(), progress.function(), &interrupted());
+      progress.end();
+      timeline.segment.end_s = report.seconds();
+      end_writing();
+      if (!segmented.ok()) {
+        const bool cancelled = segmented.error().code == ErrorCode::kCancelled;
+        report.ended(i, std::move(segmented).error());
+        if (cancelled) return;
+        continue;
+      }
+      writing_case = i;
+      writing_bytes = segmented->byte_size();
+      writing = std::async(
+          std::launch::async,
+          [&spec, &write_pool, this](SegmentedCase done, size_t k, Timeline t) {
+            t.write.begin_s = report.seconds();
+            auto result = finish_case(spec, std::move(done), cases[k], options_of(k), write_pool);
+            t.write.end_s = report.seconds();
+            return Written{std::move(result), t};
+          },
+          std::move(segmented).value(), i, timeline);
+    }
+    end_writing();
+  }
+
+ private:
+  // The bar of one case, drawn from the first forward pass on.
+  class CaseProgress {
+   public:
+    CaseProgress(const CaseLoop& loop, size_t i)
+        : label_(loop.cases.size() > 1 ? "[" + std::to_string(i + 1) + "/" +
+                                             std::to_string(loop.cases.size()) + "] " + loop.cases[i].id
+                                       : loop.cases[i].id),
+          visible_(loop.output.progress()) {}
+    ProgressFunction function() {
+      return [this](int64_t n, int64_t total) {
+        if (!bar_) bar_ = std::make_unique<Progress>(label_, total, visible_);
+        bar_->set(n);
+      };
+    }
+    void end() { bar_.reset(); }
+
+   private:
+    std::string label_;
+    bool visible_;
+    std::unique_ptr<Progress> bar_;
+  };
+
+  CaseOptions options_of(size_t i) const {
+    CaseOptions options = shared_options;
+    if (settings.save_probabilities) options.probabilities_path = beside(cases[i].output, ".npz");
+    if (settings.save_properties) options.properties_path = beside(cases[i].output, ".pkl");
+    return options;
+  }
+  // The first case from i on that is to be run; those passed over for --continue are reported.
+  size_t first_to_run(size_t i) {
+    std::error_code ec;
+    for (; i < cases.size(); ++i) {
+      const std::string& path = cases[i].output;
+      const bool there = settings.continue_prediction && std::filesystem::exists(path, ec) &&
+                         (!settings.save_probabilities || std::filesystem::exists(beside(path, ".npz"), ec));
+      if (!there) break;
+      report.skipped(i);
+    }
+    return i;
+  }
+};
 
 }  // namespace
 
@@ -144,41 +380,16 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
       return Error{ErrorCode::kIo, "cannot make the output folder: " + ec.message(), parent.string(),
                    "Choose a folder you may write to."};
   }
-  std::vector<std::pair<CaseFiles, CaseResult>> done;
-  Json results = Json::array(), failures = Json::array();
-  std::optional<Error> first_error;
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const CaseFiles& c = cases[i];
-    if (settings.continue_prediction && std::filesystem::exists(c.output, ec) &&
-        (!settings.save_probabilities || std::filesystem::exists(beside(c.output, ".npz"), ec))) {
-      results.push_back({{"id", c.id}, {"output", c.output}, {"skipped", true}});
-      continue;
-    }
-    if (settings.save_probabilities) options.probabilities_path = beside(c.output, ".npz");
-    if (settings.save_properties) options.properties_path = beside(c.output, ".pkl");
-    const std::string label =
-        cases.size() > 1 ? "[" + std::to_string(i + 1) + "/" + std::to_string(cases.size()) + "] " + c.id
-                         : c.id;
-    std::unique_ptr<Progress> bar;
-    const ProgressFunction progress = [&](int64_t n, int64_t total) {
-      if (!bar) bar = std::make_unique<Progress>(label, total, output.progress());
-      bar->set(n);
-    };
-    auto result = segment_case(*model.segmenter, c, options, progress, &interrupted());
-    bar.reset();
-    if (result.ok()) {
-      for (const std::string& w : result->warnings)
-        if (!output.quiet) std::cerr << "isoline: warning: " << c.id << ": " << w << "\n";
-      results.push_back(case_json(c, *result));
-      done.emplace_back(c, std::move(result).value());
-      continue;
-    }
-    const Error error = result.error().in(c.id);
-    if (!first_error) first_error = error;
-    failures.push_back({{"id", c.id}, {"error", to_json(result.error())}});
-    if (cases.size() > 1) std::cerr << "isoline: " << error.to_string() << "\n";
-    if (error.code == ErrorCode::kCancelled) break;
-  }
+  // On the CPU every core already works on the network; a second scan beside it would only cost memory.
+  const bool overlap = settings.overlap == "auto" ? model.backend->device_kind() == "gpu" && cases.size() > 1
+                                                  : settings.overlap == "on";
+  CaseReport report(cases, output);
+  CaseLoop loop{model, cases, settings, output, options, report};
+  if (overlap)
+    loop.run_overlapped();
+  else
+    loop.run_one_by_one();
+  const double wall_s = report.seconds();
   const ModelSpec& spec = model.segmenter->spec();
   if (output.json) {
     print({{"version", ISOLINE_VERSION},
@@ -200,13 +411,15 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
            {"boundary",
             "read to written, file to file; stages_s.network includes cutting and adding up windows"},
            {"load_s", model.load_s},
-           {"cases", results},
-           {"failures", failures},
+           {"overlapped", overlap},
+           {"wall_s", wall_s},
+           {"cases", report.results()},
+           {"failures", report.failures()},
            {"peak_rss_bytes", peak_rss_bytes()}});
   } else if (!output.quiet) {
-    print_table(done, model.segmenter->session_description());
+    print_table(report.done(), model.segmenter->session_description(), wall_s);
   }
-  if (first_error) return *first_error;
+  if (report.first_error()) return *report.first_error();
   return {};
 }
 

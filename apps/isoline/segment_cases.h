@@ -21,6 +21,9 @@ struct RunSettings {
   bool save_properties = false;      // also nnU-Net's CASE.pkl, beside the probabilities
   bool continue_prediction = false;  // skip cases whose output exists
   std::string postprocessing_file;
+  // Read the next case and write the last one while one is segmented: auto (where a GPU does that) | on |
+  // off.
+  std::string overlap = "auto";
 };
 
 // Loads the model, picks the backend and opens a Segmenter; prints warnings to standard error unless quiet.
