@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include "isoline/backends/cuda/conv_args.h"
+#include "isoline/backends/cuda/fragments.cuh"
 
 namespace isoline::cuda {
 namespace {
@@ -23,23 +24,12 @@ namespace {
 constexpr int kColumns = 8;  // fragments of a warp along x
 constexpr int kBatch = 4;    // 16-byte units that a thread copies or transforms at a time
 
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
 // Predicated, not branched around: a branch would make every copy wait for the one before.
 __device__ __forceinline__ void copy16_if(bool wanted, uint32_t to, const void* from) {
   asm volatile(
       "{\n .reg .pred p;\n setp.ne.s32 p, %2, 0;\n @p cp.async.cg.shared.global [%0], [%1], 16;\n}" ::"r"(to),
       "l"(from), "r"(int(wanted))
       : "memory");
-}
-
-__device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-               : "r"(from)
-               : "memory");
 }
 
 template <typename T>
@@ -58,47 +48,6 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
-
-template <typename T>
-__device__ __forceinline__ float2 unpack(uint32_t v) {
-  if constexpr (std::is_same_v<T, __half>) {
-    return __half22float2(reinterpret_cast<const __half2&>(v));
-  } else {
-    return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(v));
-  }
-}
-
-template <typename T>
-__device__ __forceinline__ uint32_t pack2(float a, float b) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 v = __floats2half2_rn(a, b);
-    return reinterpret_cast<const uint32_t&>(v);
-  } else {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-    return reinterpret_cast<const uint32_t&>(v);
-  }
-}
-
-// LeakyReLU of two values at once, rounded once: one of the two terms is 0. NaN stays NaN.
-template <typename T>
-struct Pair {
-  std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162> slope;
-  static __device__ __forceinline__ Pair both(float v) {
-    if constexpr (std::is_same_v<T, __half>) {
-      return {__float2half2_rn(v)};
-    } else {
-      return {__float2bfloat162_rn(v)};
-    }
-  }
-  __device__ __forceinline__ uint32_t leaky(uint32_t bits) const {
-    using Two = decltype(slope);
-    const Two v = reinterpret_cast<const Two&>(bits);
-    Two zero;
-    reinterpret_cast<uint32_t&>(zero) = 0;
-    const Two result = __hfma2(slope, __hmin2_nan(v, zero), __hmax2_nan(v, zero));
-    return reinterpret_cast<const uint32_t&>(result);
-  }
-};
 
 // Accumulators begin with the bias (with 0 in parts of a split convolution).
 __device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
