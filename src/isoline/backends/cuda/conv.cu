@@ -78,6 +78,14 @@ cudaError_t device_limits(DeviceLimits* limits) {
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&processor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
   }
+  int major = 0, minor = 0;
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  }
+  limits->capability = 10 * major + minor;
   limits->shared_per_block = size_t(block);
   limits->shared_per_processor = size_t(processor);
   return error;
@@ -115,7 +123,10 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
   } else if (in.type == DataType::kFloat32) {
     plan_fp32(*plan, limits, &fits);
   } else {
-    plan_mma(*plan, limits, &fits);
+#ifdef ISOLINE_CUDA_WGMMA
+    plan_wgmma(*plan, limits, &fits);
+#endif
+    if (!fits) plan_mma(*plan, limits, &fits);
   }
   if (!fits || plan->grid.y > 65535 || plan->grid.z > 65535) return cudaErrorNotSupported;
   if (a.splits > 1) {
@@ -173,6 +184,7 @@ cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& sha
   if (error != cudaSuccess) return error;
   needs->blocks = plan.blocks;
   needs->workspace_bytes = plan.workspace_bytes;
+  needs->layout = plan.layout;
   return cudaSuccess;
 }
 
@@ -195,7 +207,15 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
   a.slope = load.slope;
   a.partial = statistics.partial;
   a.workspace = static_cast<float*>(workspace);
-  error = in.type == DataType::kFloat32 ? launch_fp32(plan, stream) : launch_mma(plan, in.type, stream);
+  if (in.type == DataType::kFloat32) {
+    error = launch_fp32(plan, stream);
+#ifdef ISOLINE_CUDA_WGMMA
+  } else if (plan.layout != WeightLayout::kMma) {
+    error = launch_wgmma(plan, in.type, stream);
+#endif
+  } else {
+    error = launch_mma(plan, in.type, stream);
+  }
   if (error != cudaSuccess || a.splits == 1) return error;
   const dim3 grid(unsigned(plan.blocks), unsigned(a.out_tiles), unsigned(a.n));
   if (in.type == DataType::kFloat32) {

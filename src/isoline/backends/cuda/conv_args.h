@@ -35,6 +35,7 @@ struct ConvArgs {
   int plane;                    // mma: units of one half chunk; float32: floats of one channel
   int x_pitch, chunk;           // float32
   int stages, chunks, splits, chunks_per_split, out_tiles;
+  int n_tiles, items;  // wgmma: tiles of output channels; boxes x these x splits x samples
 };
 
 struct ConvPlan {
@@ -44,17 +45,21 @@ struct ConvPlan {
   size_t shared_bytes = 0;
   int blocks = 0;
   size_t workspace_bytes = 0;
+  WeightLayout layout = WeightLayout::kMma;
 };
 
 struct DeviceLimits {
   int processors = 0;
+  int capability = 0;  // 10 * major + minor
   size_t shared_per_block = 0, shared_per_processor = 0;
 };
 
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
+void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream);
+cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream);
 

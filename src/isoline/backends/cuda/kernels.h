@@ -47,6 +47,9 @@ struct Statistics {
   int blocks = 0;            // what conv_blocks() says
 };
 
+// The order of packed weights depends on the kernel that will read them: conv_needs() says which.
+enum class WeightLayout { kMma, kWgmma32, kWgmma64 };
+
 // Weights as conv() wants them, made once on the host: pack_conv_weights() in pack.h.
 struct ConvWeights {
   const void* packed = nullptr;  // device, 16-byte aligned
@@ -55,12 +58,13 @@ struct ConvWeights {
 
 // How conv() will run on the current device. Depends on sizes, kernel, stride and type only, not on pointers.
 // blocks: per sample, to size Statistics. workspace_bytes: scratch that conv() needs until it has run (0 for
-// most layers; layers of one stream may share it). Error: cudaErrorNotSupported when the halo of such a
-// kernel does not fit the device's shared memory, cudaErrorInvalidValue when the arguments break a rule of
-// this header.
+// most layers; layers of one stream may share it). layout: to pack the weights in. Error:
+// cudaErrorNotSupported when the halo of such a kernel does not fit the device's shared memory,
+// cudaErrorInvalidValue when the arguments break a rule of this header.
 struct ConvNeeds {
   int blocks = 0;
   size_t workspace_bytes = 0;
+  WeightLayout layout = WeightLayout::kMma;
 };
 cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs);
 

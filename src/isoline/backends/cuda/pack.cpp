@@ -29,6 +29,28 @@ size_t fragment_slot(size_t k, size_t o) {
   return (tile / 2 * 32 + lane) * 8 + slot;
 }
 
+// conv_wgmma.cu, kernel 3x3x3: [tile of n outputs][chunk of 16 inputs][kx][kz][ky][half of the chunk][n][8
+// inputs]. Column 8 f + j of a run of 32 is output 8 * (j / 2) + 2 * f + j % 2: a lane's accumulators are
+// eight consecutive channels, as in fragment order.
+std::vector<std::byte> pack_wgmma(DataType type, const float* weight, int out_channels, int in_channels,
+                                  int tensor_channels, const int* positions, size_t n) {
+  const size_t tiles = (size_t(out_channels) + n - 1) / n, chunks = size_t(tensor_channels + 15) / 16;
+  std::vector<std::byte> packed(tiles * chunks * 27 * n * 16 * 2);
+  auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
+  for (size_t o = 0; o < size_t(out_channels); ++o) {
+    const size_t column = o % n / 32 * 32 + o % 8 / 2 * 8 + o % 32 / 8 * 2 + o % 2;
+    for (size_t i = 0; i < size_t(in_channels); ++i) {
+      const size_t channel = positions ? size_t(positions[i]) : i;
+      const float* const from = weight + (o * size_t(in_channels) + i) * 27;
+      for (size_t tap = 0; tap < 27; ++tap) {  // (kz, ky, kx)
+        const size_t at = (o / n * chunks + channel / 16) * 27 + tap % 3 * 9 + tap / 3;
+        halves[((at * 2 + channel % 16 / 8) * n + column) * 8 + channel % 8] = to_bits(type, from[tap]);
+      }
+    }
+  }
+  return packed;
+}
+
 }  // namespace
 
 // 16-bit types: [tile of 32 outputs][chunk of 16 inputs][kz][ky][kx][half: 2][lane: 32][8 values], the values
@@ -38,7 +60,11 @@ size_t fragment_slot(size_t k, size_t o) {
 // outputs][input][kz][ky][kx][32]. Both end with a page of zeros: the kernels load one step ahead.
 std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int out_channels,
                                          int in_channels, const ConvShape& shape, int tensor_channels,
-                                         const int* positions) {
+                                         const int* positions, WeightLayout layout) {
+  if (layout != WeightLayout::kMma) {
+    return pack_wgmma(type, weight, out_channels, in_channels, tensor_channels, positions,
+                      layout == WeightLayout::kWgmma32 ? 32 : 64);
+  }
   const size_t taps = size_t(shape.kernel[0]) * size_t(shape.kernel[1]) * size_t(shape.kernel[2]);
   const size_t out_tiles = size_t(out_channels + 31) / 32;
   const size_t chunks = size_t(tensor_channels + 15) / 16;

@@ -193,7 +193,7 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
           } else {
             ISOLINE_CUDA(code, "planning '" + s.name + "'");
             d.weights = blob.add(pack_conv_weights(type, op.weight.data(), out_channels, in_channels, d.shape,
-                                                   in.c, positions));
+                                                   in.c, positions, needs.layout));
           }
         }
         if (s.bias) d.bias = blob.add(padded(op.bias));
