@@ -12,6 +12,7 @@
 #include <string>
 
 #include "isoline/base/buffer.h"
+#include "isoline/io/parallel_inflate.h"
 
 namespace isoline {
 namespace {
@@ -151,7 +152,41 @@ Result<size_t> gunzip_prefix(std::span<const std::byte> gz, std::span<std::byte>
   return got;
 }
 
-Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out) {
+namespace {
+
+// Bytes before the deflate data of a member (RFC 1952), or 0 for a header that is cut or not understood.
+size_t member_head_bytes(std::span<const std::byte> gz) {
+  if (gz.size() < 18 || gz[2] != std::byte{8}) return 0;
+  const auto at = [&](size_t i) { return unsigned(gz[i]); };
+  const unsigned flags = at(3);
+  if (flags & 0xe0) return 0;
+  size_t n = 10;
+  if (flags & 4) n += 2 + (at(10) | at(11) << 8);
+  for (unsigned text : {8u, 16u}) {  // name, comment
+    if (!(flags & text)) continue;
+    while (n < gz.size() && at(n) != 0) ++n;
+    ++n;
+  }
+  if (flags & 2) n += 2;
+  return n + 8 <= gz.size() ? n : 0;
+}
+
+// One member with all threads; false if that is of no use or anything about it is wrong.
+bool inflate_member(std::span<const std::byte> gz, std::span<std::byte> out, uint64_t max_scratch_bytes,
+                    ThreadPool& pool, size_t* in_bytes, size_t* out_bytes) {
+  const size_t head = member_head_bytes(gz);
+  if (head == 0) return false;
+  const auto r = inflate_parallel(gz.subspan(head), out, max_scratch_bytes, pool);
+  if (!r || gz.size() - head - r->in_bytes < 8) return false;
+  const auto tail = gzip_tail(r->crc32, r->out_bytes);
+  if (std::memcmp(gz.data() + head + r->in_bytes, tail.data(), tail.size()) != 0) return false;
+  *in_bytes = head + r->in_bytes + tail.size();
+  *out_bytes = r->out_bytes;
+  return true;
+}
+
+Status gunzip(std::span<const std::byte> gz, std::span<std::byte> out, uint64_t max_scratch_bytes,
+              ThreadPool* pool) {
   const std::unique_ptr<libdeflate_decompressor, InflateDeleter> d(libdeflate_alloc_decompressor());
   if (!d) throw std::bad_alloc();
   size_t got = 0;
@@ -163,6 +198,11 @@ Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out) {
                                               : "there is garbage behind the compressed data");
     }
     size_t in = 0, produced = 0;
+    if (pool && inflate_member(rest, out.subspan(got), max_scratch_bytes, *pool, &in, &produced)) {
+      got += produced;
+      rest = rest.subspan(in);
+      continue;
+    }
     switch (libdeflate_gzip_decompress_ex(d.get(), rest.data(), rest.size(), out.data() + got,
                                           out.size() - got, &in, &produced)) {
       case LIBDEFLATE_SUCCESS:
@@ -182,6 +222,17 @@ Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out) {
     return corrupt("the data ends after " + std::to_string(got) + " of " + std::to_string(out.size()) +
                    " bytes");
   return {};
+}
+
+}  // namespace
+
+Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out) {
+  return gunzip(gz, out, 0, nullptr);
+}
+
+Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out, uint64_t max_scratch_bytes,
+                    ThreadPool& pool) {
+  return gunzip(gz, out, max_scratch_bytes, &pool);
 }
 
 Result<DeflateResult> deflate_parallel(std::span<const std::byte> data, int level, ThreadPool& pool,

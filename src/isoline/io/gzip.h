@@ -28,6 +28,10 @@ Result<size_t> gunzip_prefix(std::span<const std::byte> gz, std::span<std::byte>
 // wanted, or garbage behind the last member. A stream that goes on behind the wanted bytes is checked to its
 // end as well, slowly, unless that is more than 64 MiB: then kCorrupt.
 Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out);
+// The same, with all threads where the data is long enough for that to be faster and `max_scratch_bytes` are
+// there to be held meanwhile. Not with fewer than three threads: one thread of libdeflate is as fast.
+Status gunzip_exact(std::span<const std::byte> gz, std::span<std::byte> out, uint64_t max_scratch_bytes,
+                    ThreadPool& pool);
 
 // Takes the finished bytes in order.
 using ByteSink = std::function<Status(std::span<const std::byte>)>;

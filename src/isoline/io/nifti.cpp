@@ -93,10 +93,12 @@ class HeadRoom {
 };
 
 // Voxel bytes of a gzip stream: everything before `offset` is dropped.
-Status inflate_voxels(std::span<const std::byte> gz, uint64_t offset, std::span<std::byte> to) {
+Status inflate_voxels(std::span<const std::byte> gz, uint64_t offset, std::span<std::byte> to,
+                      uint64_t max_scratch_bytes, ThreadPool& pool) {
   {
     const HeadRoom head(to.data(), size_t(offset));
-    if (head.ok()) return gunzip_exact(gz, {to.data() - offset, size_t(offset) + to.size()});
+    if (head.ok())
+      return gunzip_exact(gz, {to.data() - offset, size_t(offset) + to.size()}, max_scratch_bytes, pool);
   }
   Buffer<std::byte> whole(size_t(offset) + to.size());
   ISOLINE_RETURN_IF_ERROR(gunzip_exact(gz, whole.span()));
@@ -104,7 +106,8 @@ Status inflate_voxels(std::span<const std::byte> gz, uint64_t offset, std::span<
   return {};
 }
 
-Status read_voxels(const Content& content, uint64_t offset, std::span<std::byte> to, ThreadPool& pool) {
+// The bytes from `offset` on, by all threads.
+Status read_bytes(const Content& content, uint64_t offset, std::span<std::byte> to, ThreadPool& pool) {
   constexpr int64_t kGrain = int64_t{4} << 20;
   std::atomic<bool> failed{false};
   std::vector<Status> errors(size_t((int64_t(to.size()) + kGrain - 1) / kGrain));
@@ -329,8 +332,8 @@ Result<Scan> decode(std::span<const std::byte> gz, const Content* content, Reade
   ISOLINE_ASSIGN(const AxisMap map, place(h, r, kind, scan));
 
   const auto fetch = [&](std::span<std::byte> to) -> Status {
-    if (gz.empty()) return read_voxels(*content, r.offset, to, pool);
-    return inflate_voxels(gz, r.offset, to);
+    if (gz.empty()) return read_bytes(*content, r.offset, to, pool);
+    return inflate_voxels(gz, r.offset, to, limits.max_bytes - held, pool);
   };
   // Raw voxels go into a buffer of the type that the result will most likely have, to be converted in place.
   Buffer<std::byte> odd;
@@ -507,7 +510,13 @@ Result<Scan> read_nifti(const std::string& path, ReaderKind kind, const ReadLimi
       const Content content(&file);
       return decode({}, &content, kind, limits, pool);
     }
-    ISOLINE_ASSIGN(const Buffer<std::byte> gz, read_whole_file(path, limits.max_bytes));
+    if (file.byte_size() > limits.max_bytes)
+      return Error{ErrorCode::kResourceExhausted,
+                   "the file has " + bytes_text(file.byte_size()) + ", more than the limit of " +
+                       bytes_text(limits.max_bytes),
+                   "", "Raise the memory limit"};
+    Buffer<std::byte> gz(size_t(file.byte_size()));
+    ISOLINE_RETURN_IF_ERROR(read_bytes(Content(&file), 0, gz.span(), pool));
     return decode(gz.span(), nullptr, kind, limits, pool);
   });
 }
