@@ -31,6 +31,7 @@ void add_output_options(CLI::App& app, Output& output);
 using Action = std::function<Status()>;
 Action add_segment(CLI::App& app);
 Action add_predict(CLI::App& app);
+Action add_embed(CLI::App& app);
 Action add_evaluate(CLI::App& app);
 Action add_phantom(CLI::App& app);
 Action add_overlay(CLI::App& app);

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   constexpr Command commands[] = {
       {"segment", "Segment a scan or a folder of scans", add_segment},
       {"predict", "The same with the options of nnUNetv2_predict_from_modelfolder", add_predict},
+      {"embed", "Turn pictures into the vectors of an image network", add_embed},
       {"evaluate", "Dice, surfaces, volumes and lesions of labels against reference labels", add_evaluate},
       {"phantom", "Make a synthetic abdominal CT with labels", add_phantom},
       {"overlay", "Draw three planes of a scan with the outlines of its labels", add_overlay},
