@@ -1,5 +1,7 @@
 #include "isoline/engine/backend.h"
 
+#include "isoline/engine/scan_runner.h"
+
 namespace isoline {
 
 const char* to_string(Precision p) {
@@ -16,6 +18,11 @@ const char* to_string(Precision p) {
 
 Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {
   return Error{ErrorCode::kInternal, description() + " does not mirror by itself", "", ""};
+}
+
+Result<std::unique_ptr<ScanRunner>> Backend::create_scan_runner(std::vector<NetworkGraph>,
+                                                                const ScanRunnerOptions&) const {
+  return Error{ErrorCode::kInternal, "backend '" + name() + "' does not keep scans on a device", "", ""};
 }
 
 Status Backend::supports_onnx(const SessionOptions&) const {

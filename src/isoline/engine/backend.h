@@ -52,6 +52,9 @@ class Session {
   virtual std::string description() const = 0;
 };
 
+class ScanRunner;  // scan_runner.h
+struct ScanRunnerOptions;
+
 // A way to execute networks. Stateless; safe to use from several threads.
 class Backend {
  public:
@@ -69,6 +72,11 @@ class Backend {
   // The graph may be destroyed after the call.
   virtual Result<std::unique_ptr<Session>> create(const NetworkGraph& graph,
                                                   const SessionOptions& options) const = 0;
+  // Whether whole scans can stay on the device (scan_runner.h); then create_scan_runner() takes the networks
+  // of all folds, one or more of the same shapes, and their options as supports() accepts them.
+  virtual bool has_scan_runner() const { return false; }
+  virtual Result<std::unique_ptr<ScanRunner>> create_scan_runner(std::vector<NetworkGraph> folds,
+                                                                 const ScanRunnerOptions& options) const;
   // Whether create_from_onnx() can work at all with these options; refused unless overridden.
   virtual Status supports_onnx(const SessionOptions& options) const;
   // An ONNX file with one input [n, c, (z,) y, x] and one output; refused unless overridden.

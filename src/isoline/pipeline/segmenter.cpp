@@ -95,14 +95,30 @@ struct Segmenter::Impl {
   std::vector<NetworkGraph> graphs;                // one per fold; without weights once its session exists
   int64_t parameters = 0, peak_activations = 0;    // of one fold
   std::vector<std::unique_ptr<Session>> sessions;  // one per fold, created at first use
+  std::unique_ptr<ScanRunner> runner;              // takes their place where the backend has one
   std::vector<Vec3<bool>> mirrors;
   std::string description;
   std::vector<float> forward_ms;  // of the last run_network()
+  ScanReport report;              // and what the device did then
 
   int64_t heads() const { return model.spec.labels.heads; }
   size_t folds() const { return model.spec.architecture ? graphs.size() : 1; }
+  bool on_device() const { return options.scan_on_device && backend.has_scan_runner() && !graphs.empty(); }
   SessionOptions session_options(const Shape3& patch) const {
     return {patch, 1, options.precision, options.threads};
+  }
+
+  Result<ScanRunner*> scan_runner(const Shape3& patch) {
+    if (!runner) {
+      ScanRunnerOptions ro;
+      ro.session = session_options(patch);
+      ro.session.batch = options.batch;
+      ro.max_device_bytes = options.max_device_bytes;
+      std::vector<NetworkGraph> moved = std::move(graphs);
+      graphs.assign(moved.size(), {});  // their number stays
+      ISOLINE_ASSIGN(runner, backend.create_scan_runner(std::move(moved), ro));
+    }
+    return runner.get();
   }
 
   Result<Session*> session(size_t fold, const Shape3& patch) {
@@ -179,6 +195,20 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
                               const ProgressFunction& progress, const std::atomic<bool>* cancel) {
   Impl& m = *impl_;
   ISOLINE_ASSIGN(const TilePlan plan, plan_tiles(prepared.shape, m.model.spec.patch_size, m.options.step));
+  if (m.on_device()) {
+    ISOLINE_ASSIGN(ScanRunner * runner, m.scan_runner(plan.patch));
+    ScanRequest request;
+    request.prepared = &prepared;
+    request.tiles = &plan;
+    request.mirrors = m.mirrors;
+    request.logits = sink;
+    request.progress = progress;
+    request.cancel = cancel;
+    ISOLINE_RETURN_IF_ERROR(runner->run(request, &m.report));
+    m.description = runner->description();
+    m.forward_ms = m.report.forward_ms;
+    return {};
+  }
   const int64_t heads = m.heads(), tile_values = heads * voxels(plan.patch);
   Buffer<float> tile(size_t(prepared.channels * voxels(plan.patch)));
   Buffer<float> sum(static_cast<size_t>(tile_values));
@@ -269,6 +299,8 @@ uint64_t Segmenter::estimate_bytes(const Image& image) const {
   const double scan = double(voxels(image.shape)), net = double(voxels(grid)), heads = double(m.heads());
   const double scan_bytes = std::visit([](const auto& b) { return double(b.byte_size()); }, image.data);
   const double prepared = net * 4 * spec.input_channels();
+  if (m.on_device() && !m.options.with_probabilities)  // labels; a scan that comes in slabs is prepared here
+    return uint64_t(scan_bytes + scan * 2 + prepared);
   const double between =
       double(turned[0]) * double(grid[1]) * double(grid[2]) * 4;  // after the in-plane passes
   double running = prepared + scan * 2;                           // and the labels
@@ -292,15 +324,52 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
                        std::to_string(m.options.max_ram_bytes >> 20) + " MiB",
                    "--max-ram", "Raise the limit or use a model with larger spacing."};
     Segmentation out;
-    auto start = Clock::now();
+    const auto start = Clock::now();
     const Geometry geometry = image.geometry;
-    ISOLINE_ASSIGN(Prepared prepared, preprocess(image, previous_stage));
+    ISOLINE_ASSIGN(PreprocessPlan prepare,
+                   plan_preprocess(image, previous_stage != nullptr, m.model.spec, m.pool));
+    out.crop = prepare.crop;
+    out.network_shape = prepare.resample.shape_after;
+    ISOLINE_ASSIGN(const TilePlan plan,
+                   plan_tiles(out.network_shape, m.model.spec.patch_size, m.options.step));
+    out.windows = plan.tiles();
+    out.forwards = plan.tiles() * mirrors() * int64_t(m.folds());
+
+    if (m.on_device() && !m.options.with_probabilities) {
+      ISOLINE_ASSIGN(ScanRunner * runner, m.scan_runner(plan.patch));
+      ISOLINE_ASSIGN(const LabelRule rule, make_label_rule(m.model.spec, prepare.crop, prepare.resample));
+      out.labels.shape = rule.file_shape;
+      out.labels.data = zeroed<uint16_t>(size_t(voxels(rule.file_shape)));
+      ScanRequest request;
+      request.image = &image;
+      request.plan = &prepare;
+      request.preprocess = [&] {
+        return isoline::preprocess(image, previous_stage, m.model.spec, prepare, m.pool);
+      };
+      request.tiles = &plan;
+      request.mirrors = m.mirrors;
+      request.rule = &rule;
+      request.labels = &out.labels;
+      request.progress = progress;
+      request.cancel = cancel;
+      const double planned_s = seconds_since(start);
+      ISOLINE_RETURN_IF_ERROR(runner->run(request, &m.report));
+      m.description = runner->description();
+      out.times.preprocess_s = planned_s + m.report.preprocess_s;
+      out.times.network_s = m.report.network_s;
+      out.times.export_s = m.report.export_s;
+      out.labels.geometry = geometry;
+      out.forward_ms = std::move(m.report.forward_ms);
+      out.device = std::move(m.report);
+      return out;
+    }
+
+    ISOLINE_ASSIGN(Prepared prepared,
+                   isoline::preprocess(image, previous_stage, m.model.spec, std::move(prepare), m.pool));
     image = Image{};
-    out.network_shape = prepared.shape;
-    out.crop = prepared.crop;
     out.times.preprocess_s = seconds_since(start);
 
-    start = Clock::now();
+    const auto network_start = Clock::now();
     ISOLINE_ASSIGN(LabelExporter exporter,
                    LabelExporter::create(m.model.spec, prepared.crop, prepared.resample, m.pool,
                                          m.options.with_probabilities));
@@ -313,16 +382,14 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
     };
     ISOLINE_RETURN_IF_ERROR(run_network(prepared, sink, progress, cancel));
     auto exported = exporter.finish();
-    out.times.network_s = seconds_since(start) - export_s;
+    out.times.network_s = seconds_since(network_start) - export_s;
     out.times.export_s = export_s;
     out.labels = std::move(exported.labels);
     out.labels.geometry = geometry;
     out.probabilities = std::move(exported.probabilities);
     out.evaluated_voxels = exported.evaluated_voxels;
-    ISOLINE_ASSIGN(const TilePlan plan, plan_tiles(prepared.shape, m.model.spec.patch_size, m.options.step));
-    out.windows = plan.tiles();
     out.forward_ms = std::move(m.forward_ms);
-    out.forwards = plan.tiles() * mirrors() * int64_t(m.folds());
+    if (m.runner) out.device = std::move(m.report);
     return out;
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kResourceExhausted, "memory ran out", "",

@@ -11,6 +11,7 @@
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
 #include "isoline/engine/backend.h"
+#include "isoline/engine/scan_runner.h"
 #include "isoline/model/load_model.h"
 #include "isoline/preprocess/preprocess.h"
 #include "isoline/tile/accumulator.h"
@@ -27,6 +28,9 @@ struct SegmenterOptions {
   bool with_probabilities = false;
   uint64_t max_ram_bytes =
       0;  // 0: no limit; else segment() refuses, before starting, what its estimate says exceeds it
+  uint64_t max_device_bytes = 0;  // of a GPU's memory; 0: what is free. Scans that do not fit come in slabs
+  int batch = 0;                  // windows at a time on a GPU; 0: chosen
+  bool scan_on_device = true;     // whole scans where the backend can; false: only the network
 };
 
 // Wall time of each stage, in seconds. `network` includes cutting tiles and adding them up.
@@ -44,7 +48,9 @@ struct Segmentation {
       forward_ms;  // wall time of each forward pass, in order; transfers to and from a GPU included
   Shape3 network_shape{0, 0, 0};
   CropRecord crop;
-  int64_t evaluated_voxels = 0;
+  int64_t evaluated_voxels = 0;  // host export only
+  // Where the scan lived on a device; else not set.
+  std::optional<ScanReport> device;
 };
 
 // Called after every forward pass, from the thread that called segment().
@@ -65,7 +71,7 @@ class Segmenter {
 
   // The stages, for tests and measurements.
   Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage);
-  // Runs tiles over `prepared`, giving finished logits (folds averaged) to `sink`.
+  // Runs tiles over `prepared`, giving finished logits (folds averaged) to `sink`; slabs ascend.
   Status run_network(const Prepared& prepared, const LogitSink& sink, const ProgressFunction& progress = {},
                      const std::atomic<bool>* cancel = nullptr);
 

@@ -194,9 +194,14 @@ Result<PreprocessPlan> plan_preprocess(const Image& image, bool previous_stage, 
   return plan;
 }
 
-Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stage, const ModelSpec& spec,
+Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
                             ThreadPool& pool) {
-  ISOLINE_ASSIGN(PreprocessPlan plan, plan_preprocess(original, previous_stage != nullptr, spec, pool));
+  ISOLINE_ASSIGN(PreprocessPlan plan, plan_preprocess(image, previous_stage != nullptr, spec, pool));
+  return preprocess(image, previous_stage, spec, std::move(plan), pool);
+}
+
+Result<Prepared> preprocess(const Image& original, const LabelMap* previous_stage, const ModelSpec& spec,
+                            PreprocessPlan plan, ThreadPool& pool) {
   Prepared out;
   out.crop = plan.crop;
   out.resample = plan.resample;

@@ -54,8 +54,11 @@ struct PreprocessPlan {
 Result<PreprocessPlan> plan_preprocess(const Image& image, bool previous_stage, const ModelSpec& spec,
                                        ThreadPool& pool);
 
-// previous_stage: labels on the *original* grid in file order; required exactly when spec.previous_stage is
-// set. `image` is not modified; it may be freed afterwards.
+// Carries `plan` out. previous_stage: labels on the *original* grid in file order; required exactly when
+// spec.previous_stage is set. `image` is not modified; it may be freed afterwards.
+Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
+                            PreprocessPlan plan, ThreadPool& pool);
+// Both in one.
 Result<Prepared> preprocess(const Image& image, const LabelMap* previous_stage, const ModelSpec& spec,
                             ThreadPool& pool);
 

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <new>
 
+#include "isoline/backends/cuda/scan_runner.h"
 #include "isoline/backends/cuda/session.h"
 
 namespace isoline {
@@ -79,6 +80,19 @@ class CudaBackend final : public Backend {
       return Error{ErrorCode::kResourceExhausted, "not enough memory to prepare the network for the GPU",
                    "cuda", "Close other programs."};
     }
+  }
+
+  bool has_scan_runner() const override { return true; }
+  Result<std::unique_ptr<ScanRunner>> create_scan_runner(std::vector<NetworkGraph> folds,
+                                                         const ScanRunnerOptions& options) const override {
+    for (const NetworkGraph& graph : folds) {
+      SessionOptions so = options.session;
+      so.batch = 1;
+      ISOLINE_RETURN_IF_ERROR(supports(graph, so));
+    }
+    ISOLINE_ASSIGN(std::unique_ptr<cuda::CudaScanRunner> runner,
+                   cuda::CudaScanRunner::create(std::move(folds), options, *cuda::device_info()));
+    return std::unique_ptr<ScanRunner>(std::move(runner));
   }
 };
 

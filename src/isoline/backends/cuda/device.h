@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -31,6 +33,17 @@ struct DeviceInfo {
 // for once per process.
 const Result<DeviceInfo>& device_info();
 
+// What this process has taken on devices, without the driver's own share.
+struct DeviceUse {
+  std::atomic<uint64_t> bytes{0}, peak_bytes{0};
+  void add(uint64_t n) {
+    const uint64_t now = bytes += n;
+    for (uint64_t peak = peak_bytes; now > peak && !peak_bytes.compare_exchange_weak(peak, now);) {
+    }
+  }
+};
+inline DeviceUse device_use;
+
 // Memory on the device (kDevice) or page-locked on the host (kPinned).
 enum class MemoryKind { kDevice, kPinned };
 template <MemoryKind kind>
@@ -45,21 +58,31 @@ class Memory {
   }
   ~Memory() {
     if (!data_) return;
-    if constexpr (kind == MemoryKind::kDevice)
+    if constexpr (kind == MemoryKind::kDevice) {
       cudaFree(data_);
-    else
+      device_use.bytes -= bytes_;
+    } else {
       cudaFreeHost(data_);
+    }
   }
   static Result<Memory> allocate(size_t bytes, const std::string& what) {
     Memory m;
-    m.bytes_ = bytes;
-    if (bytes) {
-      if constexpr (kind == MemoryKind::kDevice)
-        ISOLINE_CUDA(cudaMalloc(&m.data_, bytes), what);
-      else
-        ISOLINE_CUDA(cudaMallocHost(&m.data_, bytes), what);
+    if (!bytes) return m;
+    if constexpr (kind == MemoryKind::kDevice) {
+      ISOLINE_CUDA(cudaMalloc(&m.data_, bytes), what);
+      device_use.add(bytes);
+    } else {
+      ISOLINE_CUDA(cudaMallocHost(&m.data_, bytes), what);
     }
+    m.bytes_ = bytes;
     return m;
+  }
+  // At least `bytes`, contents undefined. What is too small goes first, so that both never exist together.
+  Status grow(size_t bytes, const std::string& what) {
+    if (bytes_ >= bytes) return {};
+    *this = Memory();
+    ISOLINE_ASSIGN(*this, allocate(bytes, what));
+    return {};
   }
   template <class T = std::byte>
   T* at(size_t byte = 0) const {

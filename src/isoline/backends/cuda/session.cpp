@@ -79,6 +79,11 @@ DataType data_type(Precision precision) {
 int element_bytes(Precision precision) {
   return precision == Precision::kFloat32 ? 4 : 2;
 }
+Error fp16_overflow() {
+  return {ErrorCode::kUnsupported,
+          "fp16 overflow: the network's output is not finite (values beyond 65504, or NaN in the scan)",
+          "cuda", "Use --precision bf16 or fp32."};
+}
 
 Result<std::unique_ptr<CudaSession>> CudaSession::create(const NetworkGraph& graph,
                                                          const SessionOptions& options,
@@ -271,10 +276,6 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
   ISOLINE_ASSIGN(in_device_, DeviceMemory::allocate(in_bytes_, "taking memory for the input"));
   ISOLINE_ASSIGN(out_device_, DeviceMemory::allocate(out_bytes_, "taking memory for the output"));
   ISOLINE_ASSIGN(flag_device_, DeviceMemory::allocate(sizeof(int), "taking memory"));
-  ISOLINE_ASSIGN(in_host_, PinnedMemory::allocate(in_bytes_, "taking page-locked memory for the input"));
-  ISOLINE_ASSIGN(out_host_, PinnedMemory::allocate(out_bytes_, "taking page-locked memory for the output"));
-  ISOLINE_ASSIGN(flag_host_, PinnedMemory::allocate(sizeof(int), "taking page-locked memory"));
-  std::memset(in_host_.at(), 0, in_bytes_);
 
   // Constant norms: scale 1, shift 0. The others are overwritten in every run.
   std::vector<float> ones(norm_bytes / 4, 0.0f);
@@ -286,13 +287,6 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
                  "sending constants");
   ISOLINE_CUDA(cudaStreamSynchronize(stream_.get()), "sending the weights");  // `blob` and `ones` end here
 
-  for (size_t i = 0; i < (out_bytes_ + kChunkBytes - 1) / kChunkBytes; ++i) {
-    chunk_done_.emplace_back();
-    ISOLINE_CUDA(cudaEventCreateWithFlags(chunk_done_.back().out(), cudaEventDisableTiming),
-                 "making an event");
-  }
-  const int threads = options_.threads > 0 ? options_.threads : available_cores();
-  pool_ = std::make_unique<ThreadPool>(std::min(threads, kCopyThreads));
   memory_.activation_bytes = arena_.bytes();
   memory_.weight_bytes = constants_.bytes();
   memory_.scratch_bytes = scratch_.bytes() + partial_.bytes() + norms_.bytes();
@@ -370,9 +364,27 @@ Status CudaSession::capture() {
   return {};
 }
 
+Status CudaSession::make_staging() {
+  if (pool_) return {};
+  chunk_done_.clear();
+  ISOLINE_ASSIGN(in_host_, PinnedMemory::allocate(in_bytes_, "taking page-locked memory for the input"));
+  ISOLINE_ASSIGN(out_host_, PinnedMemory::allocate(out_bytes_, "taking page-locked memory for the output"));
+  ISOLINE_ASSIGN(flag_host_, PinnedMemory::allocate(sizeof(int), "taking page-locked memory"));
+  std::memset(in_host_.at(), 0, in_bytes_);
+  for (size_t i = 0; i < (out_bytes_ + kChunkBytes - 1) / kChunkBytes; ++i) {
+    chunk_done_.emplace_back();
+    ISOLINE_CUDA(cudaEventCreateWithFlags(chunk_done_.back().out(), cudaEventDisableTiming),
+                 "making an event");
+  }
+  const int threads = options_.threads > 0 ? options_.threads : available_cores();
+  pool_ = std::make_unique<ThreadPool>(std::min(threads, kCopyThreads));
+  return {};
+}
+
 Status CudaSession::send(const float* in, DeviceMemory& to) {
   // The caller's thread may be another one each time.
   ISOLINE_CUDA(cudaSetDevice(device_.id), "choosing the GPU");
+  ISOLINE_RETURN_IF_ERROR(make_staging());
   copy_in_parallel(in_host_.at(), reinterpret_cast<const std::byte*>(in), in_bytes_);
   ISOLINE_CUDA(cudaMemsetAsync(flag_device_.at(), 0, sizeof(int), stream_.get()), "starting the network");
   ISOLINE_CUDA(cudaMemcpyAsync(to.at(), in_host_.at(), in_bytes_, cudaMemcpyHostToDevice, stream_.get()),
@@ -396,11 +408,7 @@ Status CudaSession::fetch(const DeviceMemory& from, float* out) {
     ISOLINE_CUDA(cudaEventSynchronize(chunk_done_[i].get()), "running the network");
     copy_in_parallel(reinterpret_cast<std::byte*>(out) + at, out_host_.at(at), bytes);
   }
-  if (options_.precision == Precision::kFloat16 && *flag_host_.at<int>())
-    return Error{
-        ErrorCode::kUnsupported,
-        "fp16 overflow: the network's output is not finite (values beyond 65504, or NaN in the scan)", "cuda",
-        "Use --precision bf16 or fp32."};
+  if (options_.precision == Precision::kFloat16 && *flag_host_.at<int>()) return fp16_overflow();
   return {};
 }
 

@@ -21,6 +21,7 @@ struct CudaTuning {
 
 DataType data_type(Precision precision);
 int element_bytes(Precision precision);
+Error fp16_overflow();
 
 class CudaSession final : public Session {
  public:
@@ -31,6 +32,14 @@ class CudaSession final : public Session {
   bool has_run_mirrored() const override { return options_.batch == 1; }
   Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out) override;
   std::string description() const override;
+
+  // For whoever keeps its data on the device: one forward pass of the whole batch on `stream`, from input()
+  // to output(), both planar float32 as in run(). *not_finite() becomes 1 where an output is infinite or NaN.
+  float* input() const { return in_device_.at<float>(); }
+  const float* output() const { return out_device_.at<const float>(); }
+  int* not_finite() const { return flag_device_.at<int>(); }
+  cudaError_t enqueue_forward(cudaStream_t stream) const { return cudaGraphLaunch(graph_.get(), stream); }
+  int batch() const { return options_.batch; }
 
   Result<std::vector<CudaStepTime>> step_times(int runs);
   Result<double> graph_ms(int runs);
@@ -52,6 +61,7 @@ class CudaSession final : public Session {
   CudaSession(const SessionOptions& options, const DeviceInfo& device) : options_(options), device_(device) {}
   Status prepare(const NetworkGraph& graph, const CudaTuning& tuning);
   Status capture();
+  Status make_staging();                               // page-locked memory, at the first run()
   Status send(const float* in, DeviceMemory& to);      // and clears the overflow flag
   Status fetch(const DeviceMemory& from, float* out);  // waits; fp16 overflow is an error
   void copy_in_parallel(std::byte* to, const std::byte* from, size_t bytes);

@@ -1,0 +1,71 @@
+// CudaScanRunner: whole scans on one device; the scan passes (scan_passes.h) around the sessions of all
+// folds.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "isoline/backends/cuda/device.h"
+#include "isoline/backends/cuda/scan_tables.h"
+#include "isoline/backends/cuda/session.h"
+#include "isoline/engine/scan_runner.h"
+
+namespace isoline::cuda {
+
+// Executor of the scan passes on a stream. The first error is kept, later calls do nothing.
+class DeviceExecutor {
+ public:
+  explicit DeviceExecutor(cudaStream_t stream) : stream_(stream) {}
+  template <class Functor>
+  void each(const Functor& f, int64_t planes, int64_t rows, int64_t columns);
+  void copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height);
+  void zero(void* to, size_t pitch, size_t width, size_t height);
+  cudaError_t error() const { return error_; }
+
+ private:
+  cudaStream_t stream_;
+  cudaError_t error_ = cudaSuccess;
+};
+
+class CudaScanRunner final : public ScanRunner {
+ public:
+  static Result<std::unique_ptr<CudaScanRunner>> create(std::vector<NetworkGraph> folds,
+                                                        const ScanRunnerOptions& options,
+                                                        const DeviceInfo& device);
+  ~CudaScanRunner() override;
+  Status run(const ScanRequest& request, ScanReport* report) override;
+  std::string description() const override;
+  // The sessions, one a fold; empty before the first run.
+  const std::vector<std::unique_ptr<CudaSession>>& sessions() const { return sessions_; }
+
+ private:
+  struct Scan;  // one run
+  CudaScanRunner(std::vector<NetworkGraph> folds, const ScanRunnerOptions& options, const DeviceInfo& device);
+  Status prepare();
+  Status choose_batch(const Scan& scan);
+  // Device memory that sessions of this batch take, as far as can be told beforehand.
+  Result<uint64_t> session_bytes(int batch) const;
+  Result<uint64_t> free_for_scans() const;  // what scan buffers may take in all
+  Status send(const std::byte* from, size_t bytes, std::byte* to);
+  Status preprocess(const ScanRequest& request, Scan& scan);
+  Status run_folds(const ScanRequest& request, Scan& scan, ScanReport* report);
+
+  std::vector<NetworkGraph> graphs_;  // until the sessions exist
+  ScanRunnerOptions options_;
+  DeviceInfo device_;
+  int heads_ = 0, channels_ = 0;
+  int batch_ = 0;
+  std::vector<std::unique_ptr<CudaSession>> sessions_;
+  ThreadPool pool_;
+  Stream stream_;
+  DeviceMemory prepared_;  // the volume on the network's grid, or a ring of its planes
+  DeviceMemory work_;      // scratch of preprocessing; then sums, finished planes and labels
+  DeviceMemory tables_, folds_;
+  PinnedMemory staging_[2], results_, flags_host_, folds_host_;
+  Event sent_[2];
+  DeviceMemory flags_;
+  int next_staging_ = 0;
+};
+
+}  // namespace isoline::cuda
