@@ -40,6 +40,32 @@ Status write_companions(const Options& o) {
   return write_file_atomically((out / "predict_from_raw_data_args.json").string(), arguments.dump(4));
 }
 
+// nnU-Net's -device as a choice of backend; --backend, where given, stays.
+Status choose_device(Options& o) {
+  if (o.device == "cpu") {
+    o.run.cpu_only = true;
+    return {};
+  }
+  if (!o.device.empty() && o.device != "cuda")
+    return Error{ErrorCode::kUnsupported, "device '" + o.device + "' is not available", "-device",
+                 "Use -device cuda or -device cpu."};
+  const BackendRegistry registry = builtin_backends();
+  std::string why = "no GPU backend in this build";
+  for (const Backend* b : registry.all())
+    if (b->device_kind() == "gpu") {
+      if (b->available()) {
+        if (o.device == "cuda" && o.run.backend == "auto") o.run.backend = b->name();
+        return {};
+      }
+      why = b->device_description();
+    }
+  if (o.device == "cuda")
+    return Error{ErrorCode::kUnsupported, "device 'cuda' is not available: " + why, "-device",
+                 "Use -device cpu."};
+  std::cerr << "isoline: running on the CPU (nnU-Net's default would be a GPU)\n";
+  return {};
+}
+
 }  // namespace
 
 Action add_predict(CLI::App& app) {
@@ -58,10 +84,9 @@ Action add_predict(CLI::App& app) {
   app.add_option("--nps", o->nps, "Accepted and unused: there are no export processes");
   app.add_option("--prev_stage_predictions", o->previous_stage,
                  "Folder of the previous stage's labels (cascades)");
-  app.add_option("--device", o->device,
-                 "cpu; nnU-Net's default, cuda, needs a GPU backend, which this build lacks");
+  app.add_option("--device", o->device, "cuda or cpu; default: cuda where there is a GPU, else cpu");
   app.add_flag("--disable_progress_bar", o->disable_progress_bar, "No progress bar");
-  app.add_flag("--not_on_device", o->not_on_device, "Accepted; on a CPU there is no other place");
+  app.add_flag("--not_on_device", o->not_on_device, "Accepted; Isoline chooses by the memory there is");
   app.add_option("--precision", o->precision, "Isoline's own: fp32 (as nnU-Net on a CPU) or bf16")
       ->capture_default_str();
   app.add_option("--backend", o->run.backend, "Isoline's own: see `isoline devices`")->capture_default_str();
@@ -69,11 +94,7 @@ Action add_predict(CLI::App& app) {
       ->check(CLI::Range(0, 1024));
   app.add_flag("--json", o->output.json, "Isoline's own: one JSON object on standard output");
   return [o]() -> Status {
-    if (!o->device.empty() && o->device != "cpu")
-      return Error{ErrorCode::kUnsupported,
-                   "device '" + o->device + "' is not available: no GPU backend in this build", "-device",
-                   "Use -device cpu."};
-    if (o->device.empty()) std::cerr << "isoline: running on the CPU (nnU-Net's default would be a GPU)\n";
+    ISOLINE_RETURN_IF_ERROR(choose_device(*o));
     o->output.quiet = o->disable_progress_bar;
     o->run.folds = o->folds;
     o->run.step = o->step;

@@ -29,6 +29,13 @@ Action add_segment(CLI::App& app) {
   app.add_option("--postprocessing", o->run.postprocessing_file, "nnU-Net's postprocessing.pkl to apply");
   app.add_option("--max-ram", o->run.max_ram_bytes, "Refuse scans estimated to need more, e.g. 4GiB")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option(
+         "--max-vram", o->run.max_vram_bytes,
+         "GPU memory to use at most, without the driver's own share, e.g. 3GiB; scans that need more come "
+         "in slabs")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--batch", o->run.batch, "Windows at a time on a GPU; default: chosen")
+      ->check(CLI::Range(1, 8));
   app.add_flag("--save-probabilities", o->run.save_probabilities,
                "Also write CASE.npz with softmax or sigmoid");
   app.add_flag("--continue", o->run.continue_prediction, "Skip cases whose output exists");

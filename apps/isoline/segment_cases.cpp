@@ -29,6 +29,15 @@ Json shape_json(const Shape3& s) {
   return Json::array({s[0], s[1], s[2]});
 }
 
+// What a scan took on a device; null where it did not live on one.
+Json device_json(const std::optional<ScanReport>& r) {
+  if (!r) return nullptr;
+  return {{"batch", r->batch},
+          {"preprocessed_on_device", r->preprocessed_on_device},
+          {"streamed_in_slabs", r->streamed},
+          {"peak_vram_bytes", r->peak_device_bytes}};
+}
+
 Json case_json(const CaseFiles& files, const CaseResult& r) {
   const Segmentation& s = r.segmentation;
   const StageTimes& t = s.times;
@@ -51,6 +60,7 @@ Json case_json(const CaseFiles& files, const CaseResult& r) {
           {"windows", s.windows},
           {"forwards", s.forwards},
           {"s_per_forward", s.forwards ? Json(t.network_s / double(s.forwards)) : Json(nullptr)},
+          {"device", device_json(s.device)},
           {"label_voxels", voxels},
           {"warnings", r.warnings}};
 }
@@ -69,7 +79,17 @@ void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, cons
                 static_cast<long long>(s.windows ? s.forwards / s.windows : 0));
   }
   if (done.size() > 1) std::printf("%zu cases in %.2f s; ", done.size(), wall_s);
-  std::printf("ran on %s; peak RSS %.0f MiB\n", device.c_str(), double(peak_rss_bytes()) / (1 << 20));
+  std::printf("ran on %s; peak RSS %.0f MiB", device.c_str(), double(peak_rss_bytes()) / (1 << 20));
+  uint64_t vram = 0;
+  bool streamed = false;
+  for (const auto& [files, r] : done)
+    if (r.segmentation.device) {
+      vram = std::max(vram, r.segmentation.device->peak_device_bytes);
+      streamed |= r.segmentation.device->streamed;
+    }
+  if (vram) std::printf("; peak VRAM %.0f MiB beside the driver's own", double(vram) / (1 << 20));
+  if (streamed) std::printf("; scans came in slabs and were resampled on the CPU");
+  std::printf("\n");
 }
 
 using Clock = std::chrono::steady_clock;
@@ -324,6 +344,8 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
   options.threads = settings.threads;
   options.with_probabilities = settings.save_probabilities;
   options.max_ram_bytes = settings.max_ram_bytes;
+  options.max_device_bytes = settings.max_vram_bytes;
+  options.batch = settings.batch;
   if (settings.tta == "none") {
     options.mirror_axes = std::vector<int>{};
   } else if (settings.tta != "all") {
@@ -341,7 +363,9 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
 
   // `auto` takes the first backend that supports the network; what it passes over is said.
   std::vector<const Backend*> candidates = out.registry->all();
-  std::erase_if(candidates, [](const Backend* b) { return !b->available(); });
+  std::erase_if(candidates, [&](const Backend* b) {
+    return !b->available() || (settings.cpu_only && b->device_kind() != "cpu");
+  });
   if (settings.backend != "auto") {
     ISOLINE_ASSIGN(const Backend* named, out.registry->find(settings.backend));
     candidates = {named};

@@ -17,6 +17,9 @@ struct RunSettings {
   std::string tta = "all";  // all | none | comma-separated axes
   int threads = 0;
   uint64_t max_ram_bytes = 0;
+  uint64_t max_vram_bytes = 0;
+  int batch = 0;
+  bool cpu_only = false;  // `auto` passes over GPUs
   bool save_probabilities = false;
   bool save_properties = false;      // also nnU-Net's CASE.pkl, beside the probabilities
   bool continue_prediction = false;  // skip cases whose output exists
