@@ -20,7 +20,7 @@ from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "kidney_phantom"
 PROGRAMS = ["apps/isoline/isoline", "src/isoline/backends/cuda/cuda_bench", "src/isoline/backends/cuda/backend_cuda_test",
-            "src/isoline/backends/registry/backends_test"]
+            "src/isoline/backends/registry/backends_test", "tests/device/scan_device_test"]
 
 
 def prepare(build, folder):
@@ -30,7 +30,7 @@ def prepare(build, folder):
         subprocess.run(["strip", str(folder / Path(p).name)], check=True)
     listed = subprocess.run(["ldd", str(folder / "isoline")], capture_output=True, text=True, check=True).stdout
     for line in listed.splitlines():
-        if "=>" in line and any(n in line for n in ("libpng", "libz", "libcrypto")):
+        if "=>" in line and any(n in line for n in ("libpng", "libz", "libcrypto", "libssl", "libnghttp2", "libjpeg", "libwebp", "libsharpyuv")):
             shutil.copy2(os.path.realpath(line.split("=>")[1].split()[0]), folder / line.split()[0])
     print(subprocess.run(["du", "-sh", str(folder)], capture_output=True, text=True, check=True).stdout.split()[0], "in", folder)
 
@@ -59,7 +59,7 @@ class Check:
             self.failed.append(name)
 
     def tests(self):
-        for program, pattern in (("backend_cuda_test", "*"), ("backends_test", "*")):
+        for program, pattern in (("backend_cuda_test", "*"), ("backends_test", "*"), ("scan_device_test", "*")):
             r, s = self.run(self.bin / program, f"--gtest_filter={pattern}")
             last = [line for line in (r.stdout if r else "").splitlines() if "tests ran" in line or "PASSED" in line or "SKIPPED" in line]
             self.judge(program, r and r.returncode == 0, seconds=round(s, 2), said=last[:2])
