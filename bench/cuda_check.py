@@ -38,7 +38,8 @@ def prepare(build, folder):
 class Check:
     def __init__(self, programs, out):
         self.bin, self.out, self.failed = programs, out, []
-        self.env = dict(os.environ, LD_LIBRARY_PATH=f"{programs}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+        self.env = dict(os.environ, LD_LIBRARY_PATH=f"{programs}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+                        ISOLINE_SOURCE_DIR=str(MODEL.parent.parent))
         self.results = {"what": "cuda backend: correctness and times", "command": "bench/cuda_check.py"}
 
     def run(self, *command, timeout=120, quiet=False):
@@ -70,13 +71,14 @@ class Check:
             self.results["sanitizer"] = "compute-sanitizer not found: not run"
             return
         for kind in ("memcheck", "racecheck"):
-            r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / "backend_cuda_test",
-                            "--gtest_filter=CudaDevice.OddGraphs:CudaDevice.SmallUNet", timeout=100)
-            said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
-            ran = r and "[  PASSED  ] 2 tests." in r.stdout and "SKIPPED" not in r.stdout
-            if not ran:
-                print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
-            self.judge(f"compute-sanitizer {kind}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
+            for program, pattern, count in (("backend_cuda_test", "CudaDevice.OddGraphs:CudaDevice.SmallUNet", 2),
+                                            ("scan_device_test", "ScanDevice.StopsWhenAskedTo", 1)):
+                r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / program, f"--gtest_filter={pattern}", timeout=150)
+                said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
+                ran = r and f"[  PASSED  ] {count} test" in r.stdout and "SKIPPED" not in r.stdout
+                if not ran:
+                    print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
+                self.judge(f"compute-sanitizer {kind} {program}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
 
     def labels(self, path):
         import numpy
