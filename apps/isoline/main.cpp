@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
       {"meter", "Read the energy meters of this machine, or measure a command", add_meter},
       {"compare", "Runs of one experiment side by side, beside published tables", add_compare},
       {"report", "Write one HTML page and its Markdown twin about one or more runs", add_report},
+      {"serve", "Serve models over the Open Inference Protocol (REST and gRPC)", add_serve},
       {"debug", "Single stages, for parity tests and measurements", add_debug},
   };
   std::vector<std::pair<CLI::App*, Action>> actions;

@@ -1,0 +1,14 @@
+// In place of serve.cpp where its libraries were not found.
+#include "cli.h"
+
+namespace isoline::cli {
+
+Action add_serve(CLI::App& app) {
+  app.allow_extras();
+  return []() -> Status {
+    return Error{ErrorCode::kUnsupported, "this build has no server", "serve",
+                 "Install libnghttp2-dev and libssl-dev and build again with -DISOLINE_SERVER=ON."};
+  };
+}
+
+}  // namespace isoline::cli

@@ -1,0 +1,84 @@
+#include "isoline/frontend/frontend.h"
+
+#include "isoline/frontend/routes.h"
+
+namespace isoline::frontend {
+
+Frontend::Frontend(FrontendOptions options, serve::Repository& repository, net::Server& server)
+    : options_(std::move(options)),
+      repository_(repository),
+      server_(server),
+      rest_(std::make_unique<RestRoutes>(*this)),
+      grpc_(std::make_unique<GrpcRoutes>(*this)),
+      pool_(options_.threads, 1024) {}
+
+Frontend::~Frontend() = default;
+
+net::HttpHandler Frontend::http() {
+  return [this](std::shared_ptr<net::HttpExchange> exchange) { rest_->handle(exchange); };
+}
+
+net::GrpcHandler Frontend::grpc() {
+  return {[this](const std::shared_ptr<net::GrpcCall>& call, net::Bytes message, net::Coding coding) {
+            grpc_->message(call, std::move(message), coding);
+          },
+          [this](const std::shared_ptr<net::GrpcCall>& call) { grpc_->half_close(call); }};
+}
+
+void Abandonable::started(serve::InferTicket ticket) {
+  bool cancel = false;
+  {
+    std::lock_guard lock(mutex_);
+    ticket_ = ticket;
+    started_ = true;
+    cancel = gone_;
+  }
+  if (cancel) ticket.cancel();
+}
+
+void Abandonable::gone() {
+  serve::InferTicket ticket;
+  {
+    std::lock_guard lock(mutex_);
+    gone_ = true;
+    if (!started_) return;
+    ticket = ticket_;
+  }
+  ticket.cancel();
+}
+
+bool authorized(const std::vector<std::string>& tokens, std::string_view authorization) {
+  if (tokens.empty()) return true;
+  constexpr std::string_view kScheme = "Bearer ";
+  if (authorization.substr(0, kScheme.size()) != kScheme) return false;
+  const std::string_view given = authorization.substr(kScheme.size());
+  bool any = false;
+  for (const std::string& token : tokens) {
+    // Every character of the token is looked at, whatever was given.
+    volatile unsigned char difference = given.size() == token.size() ? 0 : 1;
+    for (size_t i = 0; i < token.size(); ++i)
+      difference = static_cast<unsigned char>(difference | (token[i] ^ (i < given.size() ? given[i] : 0)));
+    any = any | (difference == 0);
+  }
+  return any;
+}
+
+std::vector<std::string> versions_of(const serve::Repository& repository, const std::string& model) {
+  std::vector<std::string> out;
+  for (const auto& m : repository.served())
+    if (m->name() == model) out.push_back(m->version());
+  return out;
+}
+
+Result<std::vector<std::shared_ptr<serve::ServedModel>>> select_models(const serve::Repository& repository,
+                                                                       const std::string& model,
+                                                                       const std::string& version) {
+  auto all = repository.served();
+  if (model.empty()) return all;
+  ISOLINE_ASSIGN(auto found, repository.find(model, version));
+  if (!version.empty()) return std::vector{found};
+  std::erase_if(all, [&](const auto& m) { return m->name() != model; });
+  return all;
+}
+
+}  // namespace isoline::frontend

@@ -1,0 +1,67 @@
+// Frontend: the handlers of both protocols over one repository.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "isoline/frontend/task_pool.h"
+#include "isoline/net/server.h"
+#include "isoline/oip/prometheus.h"
+#include "isoline/oip/rest.h"
+#include "isoline/serve/repository.h"
+
+namespace isoline::frontend {
+
+struct FrontendOptions {
+  oip::ServerInfo server;
+  std::vector<std::string>
+      tokens;  // a request must carry one of them ("Authorization: Bearer ..."); empty: none needed
+  bool model_control = true;  // clients may load and unload models
+  int threads = 2;
+};
+
+// Answers requests of the server's listeners. The repository and the net::Server must outlive it; stop
+// serving before it goes.
+class Frontend {
+ public:
+  Frontend(FrontendOptions options, serve::Repository& repository, net::Server& server);
+  ~Frontend();
+
+  net::HttpHandler http();
+  net::GrpcHandler grpc();
+  // What health/ready says: after the models are loaded and until the server drains.
+  void set_ready(bool ready) { ready_ = ready; }
+
+ private:
+  friend class RestRoutes;
+  friend class GrpcRoutes;
+  const FrontendOptions options_;
+  serve::Repository& repository_;
+  net::Server& server_;
+  std::atomic<bool> ready_{false};
+  std::unique_ptr<class RestRoutes> rest_;
+  std::unique_ptr<class GrpcRoutes> grpc_;
+  TaskPool pool_;  // last: its tasks use the rest
+};
+
+// A request on its way whose client may leave: the ticket arrives in one thread, the news of leaving in
+// another.
+class Abandonable {
+ public:
+  void started(serve::InferTicket ticket);
+  void gone();
+
+ private:
+  std::mutex mutex_;
+  serve::InferTicket ticket_;
+  bool started_ = false, gone_ = false;
+};
+
+// Whether `authorization` carries one of the tokens; takes the same time wherever they differ.
+bool authorized(const std::vector<std::string>& tokens, std::string_view authorization);
+
+}  // namespace isoline::frontend

@@ -1,0 +1,281 @@
+#include "isoline/frontend/routes.h"
+
+#include <charconv>
+
+namespace isoline::frontend {
+namespace {
+
+using net::HttpResponse;
+
+int http_status(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kNotFound:
+      return 404;
+    case ErrorCode::kResourceExhausted:
+      return 503;
+    case ErrorCode::kUnsupported:
+      return 501;
+    case ErrorCode::kInternal:
+    case ErrorCode::kIo:
+      return 500;
+    case ErrorCode::kCancelled:
+      return 499;
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kCorrupt:
+      break;
+  }
+  return 400;
+}
+
+HttpResponse json(std::string text) {
+  HttpResponse r;
+  r.text = std::move(text);
+  return r;
+}
+HttpResponse failure(int status, const std::string& message) {
+  HttpResponse r = json(oip::write_error(message));
+  r.status = status;
+  if (status == 503) r.headers.emplace_back("Retry-After", "1");
+  return r;
+}
+HttpResponse failure(const Error& error) {
+  return failure(http_status(error.code), error.to_string());
+}
+HttpResponse nothing(int status = 200) {
+  HttpResponse r;
+  r.status = status;
+  return r;
+}
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// "/v2/models/m" -> {"v2", "models", "m"}, percent escapes resolved after cutting; nothing if malformed.
+std::optional<std::vector<std::string>> split_path(std::string_view path) {
+  std::vector<std::string> parts;
+  while (!path.empty()) {
+    path.remove_prefix(1);  // '/'
+    const size_t slash = std::min(path.find('/'), path.size());
+    auto part = net::percent_decode(path.substr(0, slash));
+    if (!part || parts.size() > 16) return std::nullopt;
+    parts.push_back(std::move(*part));
+    path.remove_prefix(slash);
+  }
+  while (!parts.empty() && parts.back().empty()) parts.pop_back();
+  return parts;
+}
+
+}  // namespace
+
+// One inference from its body to its answer.
+struct RestRoutes::Infer {
+  std::shared_ptr<net::HttpExchange> exchange;
+  std::shared_ptr<serve::ServedModel> model;
+  std::optional<uint64_t> header_length;
+  net::Coding coding = net::Coding::kIdentity, answer_coding = net::Coding::kIdentity;
+  serve::Clock::time_point received = serve::Clock::now();
+  oip::RestOutputs outputs;
+  Abandonable abandonable;
+};
+
+void RestRoutes::in_pool(const std::shared_ptr<net::HttpExchange>& exchange, std::function<void()> work) {
+  const bool taken = f_.pool_.post([exchange, work = std::move(work)] {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      exchange->respond(failure(503, "memory ran out"));
+    } catch (const std::exception& e) {
+      exchange->respond(failure(500, e.what()));
+    }
+  });
+  if (!taken) exchange->respond(failure(503, "too many requests wait already"));
+}
+
+void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
+  const net::HttpHead& head = exchange->head();
+  const bool get = head.method == "GET" || head.method == "HEAD", post = head.method == "POST";
+  const auto path = split_path(head.path);
+  if (!path) return exchange->respond(failure(400, "the path is malformed"));
+  const std::vector<std::string>& p = *path;
+  const auto is = [&](size_t i, std::string_view word) { return i < p.size() && p[i] == word; };
+  const auto wrong_method = [&](const char* allowed) {
+    HttpResponse r = failure(405, std::string("use ") + allowed + " here");
+    r.headers.emplace_back("Allow", allowed);
+    exchange->respond(std::move(r));
+  };
+
+  // Health is for whoever watches the process; it says nothing else.
+  if (p.size() == 3 && is(0, "v2") && is(1, "health") && (is(2, "live") || is(2, "ready"))) {
+    if (!get) return wrong_method("GET");
+    return exchange->respond(nothing(is(2, "live") || f_.ready_ ? 200 : 503));
+  }
+  if (!authorized(f_.options_.tokens, head.header("authorization"))) {
+    HttpResponse r = failure(401, "a valid bearer token is needed");
+    r.headers.emplace_back("WWW-Authenticate", "Bearer");
+    return exchange->respond(std::move(r));
+  }
+  if (p.size() == 1 && is(0, "metrics")) {
+    if (!get) return wrong_method("GET");
+    const net::ServerFigures s = f_.server_.figures();
+    HttpResponse r = json(oip::write_metrics(
+        f_.repository_.served(),
+        {s.connections, s.connections_total, s.rejected_total, s.requests_total, s.bytes_in_flight}));
+    r.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    return exchange->respond(std::move(r));
+  }
+  if (!is(0, "v2")) return exchange->respond(failure(404, "nothing is served at this path"));
+  if (p.size() == 1) {
+    if (!get) return wrong_method("GET");
+    return exchange->respond(json(oip::write_server_metadata(f_.options_.server)));
+  }
+  if (is(1, "repository")) {
+    if (!post) return wrong_method("POST");
+    if (p.size() == 3 && is(2, "index")) {
+      const auto ready = oip::parse_index_request(text_of(exchange->body()));
+      if (!ready.ok()) return exchange->respond(failure(ready.error()));
+      return in_pool(exchange, [this, exchange, only = *ready] {
+        exchange->respond(json(oip::write_index(f_.repository_.index(only))));
+      });
+    }
+    if (p.size() == 5 && is(2, "models") && (is(4, "load") || is(4, "unload")))
+      return control(exchange, p[3], is(4, "load"));
+  }
+  if (is(1, "models")) {
+    if (p.size() == 3 && is(2, "stats")) {
+      if (!get) return wrong_method("GET");
+      return statistics(exchange, "", "");
+    }
+    const bool versioned = p.size() >= 5 && is(3, "versions");
+    const std::string version = versioned ? p[4] : std::string();
+    const size_t rest = versioned ? 5 : 3;
+    if (p.size() == rest || p.size() == rest + 1) {
+      const std::string what = p.size() == rest ? std::string() : p[rest];
+      if (Status s = serve::check_model_name(p[2]); !s.ok()) return exchange->respond(failure(s.error()));
+      if (what == "infer") {
+        if (!post) return wrong_method("POST");
+        return infer(exchange, p[2], version);
+      }
+      if (what.empty() || what == "ready" || what == "config" || what == "stats") {
+        if (!get) return wrong_method("GET");
+        return model_get(exchange, p[2], version, what);
+      }
+    }
+  }
+  exchange->respond(failure(404, "nothing is served at this path"));
+}
+
+void RestRoutes::statistics(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
+                            const std::string& version) {
+  const auto models = select_models(f_.repository_, model, version);
+  exchange->respond(models.ok() ? json(oip::write_statistics(*models)) : failure(models.error()));
+}
+
+void RestRoutes::model_get(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
+                           const std::string& version, const std::string& what) {
+  if (what == "stats") return statistics(exchange, model, version);
+  const auto found = f_.repository_.find(model, version);
+  if (!found.ok()) return exchange->respond(failure(found.error()));
+  if (what == "ready") return exchange->respond(nothing());
+  if (what == "config") return exchange->respond(json(oip::write_model_config(**found)));
+  exchange->respond(json(oip::write_model_metadata(**found, versions_of(f_.repository_, model))));
+}
+
+void RestRoutes::control(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
+                         bool load) {
+  if (!f_.options_.model_control)
+    return exchange->respond(failure({ErrorCode::kUnsupported, "loading and unloading is switched off", "",
+                                      "Start with --model-control."}));
+  if (Status s = serve::check_model_name(model); !s.ok()) return exchange->respond(failure(s.error()));
+  const auto config = oip::parse_load_request(text_of(exchange->body()));
+  if (load && !config.ok()) return exchange->respond(failure(config.error()));
+  in_pool(exchange, [this, exchange, model, load, config = load ? *config : std::nullopt] {
+    const Status s = load ? f_.repository_.load(model, config) : f_.repository_.unload(model);
+    exchange->respond(s.ok() ? nothing() : failure(s.error()));
+  });
+}
+
+void RestRoutes::infer(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
+                       const std::string& version) {
+  const net::HttpHead& head = exchange->head();
+  auto request = std::make_shared<Infer>();
+  request->exchange = exchange;
+  auto found = f_.repository_.find(model, version);
+  if (!found.ok()) return exchange->respond(failure(found.error()));
+  request->model = std::move(*found);
+  if (const auto text = head.header("inference-header-content-length"); !text.empty()) {
+    uint64_t n = 0;
+    const auto r = std::from_chars(text.data(), text.data() + text.size(), n);
+    if (r.ec != std::errc() || r.ptr != text.data() + text.size())
+      return exchange->respond(failure(400, "Inference-Header-Content-Length is no number"));
+    request->header_length = n;
+  }
+  const auto coding = net::parse_coding(head.header("content-encoding"));
+  if (!coding.ok()) return exchange->respond(failure(415, coding.error().to_string()));
+  request->coding = *coding;
+  if (const auto accept = head.header("accept-encoding"); !accept.empty())
+    request->answer_coding = net::choose_coding(accept);
+  exchange->on_gone([request] { request->abandonable.gone(); });
+  if (request->coding == net::Coding::kIdentity && exchange->body().size() <= kInlineBytes)
+    return start(request);
+  in_pool(exchange, [this, request] { start(request); });
+}
+
+void RestRoutes::start(const std::shared_ptr<Infer>& infer) {
+  net::HttpExchange& exchange = *infer->exchange;
+  std::span<const std::byte> body = exchange.body();
+  std::shared_ptr<const void> owner = exchange.body_owner();
+  if (infer->coding != net::Coding::kIdentity) {
+    auto plain =
+        net::decompress(body, infer->coding, size_t(f_.server_.limits().max_body_bytes), f_.server_.budget());
+    if (!plain.ok()) {
+      const ErrorCode code = plain.error().code;
+      return exchange.respond(failure(code == ErrorCode::kResourceExhausted ? 413
+                                      : code == ErrorCode::kIo              ? 503
+                                                                            : 400,
+                                      plain.error().to_string()));
+    }
+    const auto bytes = std::make_shared<const net::Bytes>(std::move(*plain));
+    body = bytes->span();
+    owner = bytes;
+  }
+  auto parsed = oip::parse_infer(body, std::move(owner), infer->header_length, infer->model->info());
+  if (!parsed.ok()) return exchange.respond(failure(parsed.error()));
+  parsed->request.model = infer->model->name();
+  parsed->request.received = infer->received;
+  infer->outputs = std::move(parsed->outputs);
+  infer->abandonable.started(
+      infer->model->infer(std::move(parsed->request), [this, infer](Result<serve::InferResponse> response) {
+        // Writing much JSON or compressing much would hold up the model's instance.
+        size_t bytes = 0;
+        if (response.ok())
+          for (const auto& t : response->outputs)
+            if (!infer->outputs.is_binary(t.name) || infer->answer_coding != net::Coding::kIdentity)
+              bytes += t.data.size();
+        if (bytes <= kInlineBytes / 8) return finish(infer, std::move(response));
+        auto held = std::make_shared<Result<serve::InferResponse>>(std::move(response));
+        in_pool(infer->exchange, [this, infer, held] { finish(infer, std::move(*held)); });
+      }));
+}
+
+void RestRoutes::finish(const std::shared_ptr<Infer>& infer, Result<serve::InferResponse> response) {
+  if (!response.ok()) return infer->exchange->respond(failure(response.error()));
+  auto answer = oip::write_infer(*response, infer->outputs);
+  if (!answer.ok()) return infer->exchange->respond(failure(answer.error()));
+  HttpResponse r;
+  if (!answer->binary.empty()) {
+    r.content_type = "application/octet-stream";
+    r.headers.emplace_back("Inference-Header-Content-Length", std::to_string(answer->json.size()));
+  }
+  if (infer->answer_coding != net::Coding::kIdentity) {
+    std::vector<std::span<const std::byte>> parts = {std::as_bytes(std::span(answer->json))};
+    parts.insert(parts.end(), answer->binary.begin(), answer->binary.end());
+    r.text = net::compress(parts, infer->answer_coding);
+    r.headers.emplace_back("Content-Encoding", net::to_string(infer->answer_coding));
+  } else {
+    r.text = std::move(answer->json);
+    for (const auto& bytes : answer->binary) r.segments.push_back({response->memory, bytes});
+  }
+  infer->exchange->respond(std::move(r));
+}
+
+}  // namespace isoline::frontend

@@ -1,0 +1,85 @@
+// Scheduler: requests of one model version wait here, are batched and run on its instances, one thread each.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "isoline/base/buffer.h"
+#include "isoline/serve/inference.h"
+#include "isoline/serve/model_config.h"
+#include "isoline/serve/statistics.h"
+
+namespace isoline::serve {
+
+// A checked request on its way through the queue.
+struct Job {
+  InferRequest request;
+  std::vector<InputTensor> inputs;  // in the model's order
+  std::vector<size_t> wanted;       // outputs, as indices into the model's
+  int64_t samples = 1;
+  InferDone done;
+
+  // Set by the scheduler.
+  size_t level = 0;
+  Clock::time_point queued;
+  std::optional<Clock::time_point> timeout;  // of the queue policy; request.deadline counts besides
+  bool delay_on_timeout = false;
+};
+
+struct SchedulerOptions {
+  size_t max_queue_size = 4096;  // requests of this model version, whatever its configuration says
+};
+
+class Scheduler {
+ public:
+  // One thread for each session. `config` is complete and valid; `label` ("model/1") names errors.
+  Scheduler(ModelConfig config, TensorModelInfo info, std::vector<std::unique_ptr<TensorSession>> sessions,
+            Statistics& statistics, std::string label, std::string version, SchedulerOptions options);
+  ~Scheduler();  // drain()
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Calls job->done in any case, at once when the queue is full (kResourceExhausted) or drained.
+  void submit(std::shared_ptr<Job> job);
+  // A job still in the queue leaves it and ends with kCancelled; one that runs is not disturbed.
+  void cancel(const Job& job);
+  // Takes nothing more, finishes what waits and gives the sessions back. Blocks; idempotent.
+  void drain();
+
+  size_t waiting() const;
+
+ private:
+  using Jobs = std::vector<std::shared_ptr<Job>>;
+  void work(TensorSession& session);
+  void run(TensorSession& session, Jobs& jobs, std::vector<Buffer<std::byte>>& scratch);
+  void expire();
+  // The requests at the front that may run together. Locked.
+  Jobs front_locked(bool& blocked) const;
+  bool joins(const Job& first, const Job& next) const;
+  void remove_locked(const Job& job);
+  void fail(Job& job, FailureReason reason, Error error);
+  const QueuePolicy* policy(size_t level) const;
+
+  const ModelConfig config_;
+  const TensorModelInfo info_;
+  Statistics& statistics_;
+  const std::string label_, version_;
+  const SchedulerOptions options_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_ready_, expiry_changed_;
+  // queues_[0]: no priorities; [1], [2], ...: by level. The last: timed out with action DELAY.
+  std::vector<std::deque<std::shared_ptr<Job>>> queues_;
+  size_t waiting_ = 0, idle_ = 0;
+  bool draining_ = false, stopped_ = false;
+  std::vector<std::unique_ptr<TensorSession>> sessions_;
+  std::vector<std::thread> workers_;
+  std::thread expirer_;  // started with the first job that can expire
+  std::mutex drain_mutex_;
+};
+
+}  // namespace isoline::serve
