@@ -239,8 +239,7 @@ __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, B
             if (v0 + i * kStride < kVoxels) to[v0 + i * kStride] = value[i];
           }
         }
-        __syncwarp();
-        if ((threadIdx.x & 31) == 0) arrive(&barriers.full[turn.slot]);
+        arrive(&barriers.full[turn.slot]);
         turn.advance(1, p.stages);
       }
     }
@@ -394,7 +393,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
     if (!item.valid) {  // the ring goes on
       for (int chunk = 0; chunk < p.chunks; ++chunk) {
         wait(&barriers.full[turn.slot], turn.phase);
-        if (lane == 0) arrive(&barriers.empty[turn.slot]);
+        arrive(&barriers.empty[turn.slot]);
         turn.advance(kTurns, p.stages);
       }
       continue;
@@ -449,7 +448,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
           asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
           if (g + 1 < kGroups) {
             wait_products<1>();
-            if (Shape::kShared && g == 0 && lane == 0 && (chunk > begin || kx > 0)) {
+            if (Shape::kShared && g == 0 && (chunk > begin || kx > 0)) {
               arrive(&barriers.weights_empty[(slab.slot ? slab.slot : kSlabs) - 1]);
             }
             load_group(a[(g + 1) & 1], at + kx * 16, g + 1);
@@ -462,8 +461,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
             continue;
           }
           // All of this stage is in registers.
-          __syncwarp();
-          if (lane == 0) arrive(&barriers.empty[turn.slot]);
+          arrive(&barriers.empty[turn.slot]);
           turn.advance(kTurns, p.stages);
           if (chunk + 1 == end) continue;
           wait(&barriers.full[turn.slot], turn.phase);
@@ -474,7 +472,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
       }
     }
     wait_products<0>();
-    if (Shape::kShared && lane == 0) arrive(&barriers.weights_empty[(slab.slot ? slab.slot : kSlabs) - 1]);
+    if (Shape::kShared) arrive(&barriers.weights_empty[(slab.slot ? slab.slot : kSlabs) - 1]);
     pin(acc);
     store_results<T, kN>(p, item, item.z + warp_z, item.y + warp_y, acc,
                          sums + (warpgroup * 2 + odd_item) * 4 * kN, warpgroup);
@@ -494,12 +492,12 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma_kernel(const __grid_co
   Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<char*>(sums) + Shape::kSumsBytes);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kMaxStages; ++i) {
-      barrier_init(&barriers.full[i], Shape::kLoaders / 32);
-      barrier_init(&barriers.empty[i], Shape::kShared ? 8 : 4);
+      barrier_init(&barriers.full[i], Shape::kLoaders);
+      barrier_init(&barriers.empty[i], Shape::kShared ? 256 : 128);
     }
     for (int i = 0; i < kSlabs; ++i) {
       barrier_init(&barriers.weights_full[i], 1);
-      barrier_init(&barriers.weights_empty[i], 8);
+      barrier_init(&barriers.weights_empty[i], 256);
     }
     asm volatile("fence.mbarrier_init.release.cluster;\n fence.proxy.async.shared::cta;" ::: "memory");
   }
