@@ -20,7 +20,7 @@ constexpr int kCopyThreads = 8;
 constexpr int64_t kGroupFloats = int64_t{16} << 20;  // of a group of slices resampled together
 constexpr int kBatchesAhead = 3;                     // enqueued before the host waits for the first of them
 constexpr uint64_t kReserveBytes = uint64_t{256} << 20;  // left free for the driver and for others
-constexpr uint64_t kScratchBytes = uint64_t{64} << 20;   // of a session, beside what its plan says
+constexpr uint64_t kScratchBytes = uint64_t{24} << 20;   // of a session, beside what its plan says
 constexpr int kPreferredBatch = 4;
 
 using Clock = std::chrono::steady_clock;
