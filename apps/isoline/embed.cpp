@@ -144,7 +144,7 @@ Status embed(const EmbedOptions& o) {
     size_t good = 0;
     for (size_t i = 0; i < n; ++i) {
       if (errors[i]) {
-        std::cerr << "isoline: " << errors[i]->to_string() << "\n";
+        if (files.size() > 1) std::cerr << "isoline: " << errors[i]->to_string() << "\n";
         failures.push_back({{"image", files[at + i]}, {"error", to_json(*errors[i])}});
         if (!first_error) first_error = errors[i];
         continue;
@@ -208,9 +208,10 @@ Status embed(const EmbedOptions& o) {
     print(j);
   } else if (!o.out.quiet) {
     std::printf(
-        "%zu pictures, %zu values each%s; load %.2f s, prepare %.2f s, network %.2f s, total %.2f s\n",
-        done.size(), d, failures.empty() ? "" : (", " + std::to_string(failures.size()) + " skipped").c_str(),
-        load_s, prepare_s, network_s, total_s);
+        "%zu picture%s, %zu values each%s; load %.2f s, prepare %.2f s, network %.2f s, total %.2f s\n",
+        done.size(), done.size() == 1 ? "" : "s", d,
+        failures.empty() ? "" : (", " + std::to_string(failures.size()) + " skipped").c_str(), load_s,
+        prepare_s, network_s, total_s);
     std::printf("ran on %s; peak RSS %.0f MiB\n", network.model().info().description.c_str(),
                 double(peak_rss_bytes()) / (1 << 20));
   }
