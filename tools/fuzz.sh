@@ -3,7 +3,7 @@
 # figures to docs/measurements. Fails on a finding. `fuzz.sh report` writes the figures of the last run again.
 set -eu
 cd "$(dirname "$0")/.."
-targets="nifti plans checkpoint lab"
+targets="nifti plans checkpoint lab image"
 
 report() {
   file="docs/measurements/$(date +%F)-fuzz.md"
@@ -36,7 +36,7 @@ for p in clang libclang-rt-14-dev; do
   }
 done
 cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null
-cmake --build --preset fuzz --target nifti_fuzz plans_fuzz checkpoint_fuzz lab_fuzz
+cmake --build --preset fuzz --target nifti_fuzz plans_fuzz checkpoint_fuzz lab_fuzz image_fuzz
 mkdir -p out/fuzz/findings
 git rev-parse --short=12 HEAD >out/fuzz/commit
 tar -C out/fuzz -xJf tests/fuzz/corpus/kept.tar.xz  # what earlier runs found, merged to what adds coverage

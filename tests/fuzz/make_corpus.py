@@ -1,4 +1,4 @@
-"""Writes tests/fuzz/corpus/{plans,checkpoint}: seeds from the stored goldens. Needs Python only."""
+"""Writes tests/fuzz/corpus/{plans,checkpoint,image}: seeds from the stored goldens. Needs Python only."""
 import json
 import pathlib
 import zipfile
@@ -46,6 +46,12 @@ def checkpoint():
         write("checkpoint", path.stem, b"p" + path.read_bytes())
 
 
+def image():
+    for i, path in enumerate(sorted(p for p in GOLDENS.glob("image/decode/*") if p.suffix != ".npy")):
+        write("image", path.name, bytes([i * 7 % 108]) + path.read_bytes())
+
+
 if __name__ == "__main__":
     plans()
+    image()
     checkpoint()
