@@ -18,7 +18,7 @@ struct Options {
   int http_port = 8000, grpc_port = 8001;
   bool no_model_control = false, strict = false, quiet = false;
   double max_body_mb = 64, max_in_flight_mb = 1024, head_timeout_s = 10, transfer_timeout_s = 10,
-         drain_timeout_s = 30;
+         drain_timeout_s = 30, min_kb_per_s = 64;
   size_t max_connections = 1024, max_queue = 4096;
 };
 
@@ -53,6 +53,7 @@ net::ServerLimits limits_of(const Options& o) {
   limits.max_connections = o.max_connections;
   limits.head_timeout = std::chrono::milliseconds(int64_t(o.head_timeout_s * 1000));
   limits.transfer_timeout = std::chrono::milliseconds(int64_t(o.transfer_timeout_s * 1000));
+  limits.min_bytes_per_s = uint64_t(o.min_kb_per_s * 1024);
   return limits;
 }
 
@@ -150,8 +151,12 @@ Action add_serve(CLI::App& app) {
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
   app.add_option("--transfer-timeout", o->transfer_timeout_s,
-                 "Seconds for a body or an answer, more at 64 KiB/s or faster")
+                 "Seconds for a body or an answer, longer for those at --min-kb-per-s")
       ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  app.add_option("--min-kb-per-s", o->min_kb_per_s,
+                 "Slower bodies and readers are given up after --transfer-timeout")
+      ->check(CLI::Range(0.001, 1e9))
       ->capture_default_str();
   app.add_option("--drain-timeout", o->drain_timeout_s, "Seconds that running requests get after SIGTERM")
       ->check(CLI::Range(0.0, 3600.0))

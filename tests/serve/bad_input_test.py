@@ -17,7 +17,7 @@ BODY_MB = 8
 class BadInput(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.context = serving(ISOLINE, {"m": identity()}, "--max-body-mb", str(BODY_MB), "--head-timeout", "0.7", "--transfer-timeout", "0.7",
+        cls.context = serving(ISOLINE, {"m": identity()}, "--max-body-mb", str(BODY_MB), "--head-timeout", "0.7", "--transfer-timeout", "0.7", "--min-kb-per-s", "8192",
                               "--max-connections", "40", "--max-in-flight-mb", "32")
         cls.server = cls.context.__enter__()
         cls.server.request("/v2")

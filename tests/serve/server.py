@@ -38,6 +38,7 @@ class Server:
                                          *options], stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:
+            self.process.stdout.close()
             raise RuntimeError(f"the server ended with {self.process.wait()}")
         self.ready = json.loads(line)
         self.http, self.grpc = self.ready["http_port"], self.ready["grpc_port"]
@@ -59,9 +60,8 @@ class Server:
         return status, json.loads(answer) if answer else None
 
     def rss_kb(self):
-        for line in open(f"/proc/{self.process.pid}/status"):
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
     def stop(self, timeout=20):
         if self.process.poll() is None:
