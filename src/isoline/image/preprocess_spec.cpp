@@ -2,19 +2,14 @@
 
 #include <filesystem>
 
+#include "isoline/model/json_names.h"
 #include "isoline/model/json_value.h"
-#include "isoline/model/printable.h"
 
 namespace isoline {
 namespace {
 
 constexpr int kSchema = 1, kMaxSide = 8192;
 
-template <class Enum>
-struct Name {
-  const char* name;
-  Enum value;
-};
 constexpr Name<PixelType> kTypes[] = {
     {"FP32", PixelType::kFloat32}, {"FP16", PixelType::kFloat16}, {"UINT8", PixelType::kUInt8}};
 constexpr Name<PixelLayout> kLayouts[] = {{"NCHW", PixelLayout::kNchw}, {"NHWC", PixelLayout::kNhwc}};
@@ -29,13 +24,7 @@ constexpr Name<ResizeFilter> kFilters[] = {{"bilinear", ResizeFilter::kBilinear}
 template <class Enum, size_t N>
 Result<Enum> parse_name(const JsonField& parent, const char* key, const Name<Enum> (&names)[N]) {
   ISOLINE_ASSIGN(const JsonField field, parent.at(key));
-  ISOLINE_ASSIGN(const std::string text, field.as_string());
-  std::string all;
-  for (const auto& n : names) {
-    if (text == n.name) return n.value;
-    all += (all.empty() ? "" : ", ") + std::string(n.name);
-  }
-  return field.unsupported("is '" + printable(text) + "'; supported: " + all);
+  return isoline::parse_name(field, names);
 }
 
 Result<Size2> parse_size(const JsonField& parent, const char* key) {

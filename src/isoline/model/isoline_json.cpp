@@ -3,20 +3,15 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "isoline/model/json_names.h"
 #include "isoline/model/label_spec.h"
 #include "isoline/model/plans.h"
-#include "isoline/model/printable.h"
 
 namespace isoline {
 namespace {
 
 constexpr int kSchema = 1;
 
-template <class Enum>
-struct Name {
-  const char* name;
-  Enum value;
-};
 constexpr Name<Normalization> kNormalizations[] = {
     {"ct", Normalization::kCt},
     {"zscore", Normalization::kZScore},
@@ -30,16 +25,6 @@ constexpr Name<ResampleFunction> kFunctions[] = {
     {"none", ResampleFunction::kNone},
 };
 
-template <class Enum, size_t N>
-Result<Enum> parse_name(const JsonField& field, const Name<Enum> (&names)[N]) {
-  ISOLINE_ASSIGN(const std::string text, field.as_string());
-  std::string all;
-  for (const auto& n : names) {
-    if (text == n.name) return n.value;
-    all += (all.empty() ? "" : ", ") + std::string(n.name);
-  }
-  return field.unsupported("is '" + printable(text) + "'; supported: " + all);
-}
 template <class Enum, size_t N>
 const char* to_name(Enum value, const Name<Enum> (&names)[N]) {
   for (const auto& n : names)
