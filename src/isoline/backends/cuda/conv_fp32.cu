@@ -4,7 +4,7 @@
 // L1, the same for a warp.
 #include <algorithm>
 
-#include "isoline/backends/cuda/conv_args.h"
+#include "isoline/backends/cuda/conv_launch.cuh"
 
 namespace isoline::cuda {
 namespace {
@@ -174,14 +174,9 @@ void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream) {
   const ConvArgs& a = plan.args;
-  void (*const kernel)(ConvArgs) = a.kx == 3 ? (a.sx == 1 ? conv_fp32_kernel<3, 1> : conv_fp32_kernel<3, 2>)
+  const ConvKernel kernel = a.kx == 3 ? (a.sx == 1 ? conv_fp32_kernel<3, 1> : conv_fp32_kernel<3, 2>)
                                              : (a.sx == 1 ? conv_fp32_kernel<1, 1> : conv_fp32_kernel<1, 2>);
-  cudaError_t error =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           int(plan.shared_bytes));
-  if (error != cudaSuccess) return error;
-  kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(a);
-  return cudaGetLastError();
+  return launch_conv(kernel, plan, stream);
 }
 
 }  // namespace isoline::cuda

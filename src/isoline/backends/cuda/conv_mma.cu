@@ -15,7 +15,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "isoline/backends/cuda/conv_args.h"
+#include "isoline/backends/cuda/conv_launch.cuh"
 #include "isoline/backends/cuda/fragments.cuh"
 
 namespace isoline::cuda {
@@ -410,10 +410,8 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
   store_tile<T>(p, acc, shared, sample, 0, box_z, box_y, box_x, warp_z, warp_y, warp_x, out_tile);
 }
 
-using Kernel = void (*)(ConvArgs);
-
 template <typename T>
-Kernel kernel_for(const ConvArgs& a) {
+ConvKernel kernel_for(const ConvArgs& a) {
   if (a.kx == 3) return a.sx == 1 ? conv_mma_kernel<T, 3, 1> : conv_mma_kernel<T, 3, 2>;
   return a.sx == 1 ? conv_mma_kernel<T, 1, 1> : conv_mma_kernel<T, 1, 2>;
 }
@@ -480,14 +478,9 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 }
 
 cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const Kernel kernel =
+  const ConvKernel kernel =
       type == DataType::kFloat16 ? kernel_for<__half>(plan.args) : kernel_for<__nv_bfloat16>(plan.args);
-  cudaError_t error =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           int(plan.shared_bytes));
-  if (error != cudaSuccess) return error;
-  kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
-  return cudaGetLastError();
+  return launch_conv(kernel, plan, stream);
 }
 
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
@@ -519,14 +512,9 @@ void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 }
 
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const Kernel kernel =
+  const ConvKernel kernel =
       type == DataType::kFloat16 ? conv_planar_kernel<__half> : conv_planar_kernel<__nv_bfloat16>;
-  cudaError_t error =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           int(plan.shared_bytes));
-  if (error != cudaSuccess) return error;
-  kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
-  return cudaGetLastError();
+  return launch_conv(kernel, plan, stream);
 }
 
 }  // namespace isoline::cuda

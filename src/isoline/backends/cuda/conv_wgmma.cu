@@ -14,7 +14,7 @@
 // kN = 64: both work on halves of one box and share weights, which arrive in slabs of nine taps (one kx).
 #include <algorithm>
 
-#include "isoline/backends/cuda/conv_args.h"
+#include "isoline/backends/cuda/conv_launch.cuh"
 #include "isoline/backends/cuda/fragments.cuh"
 
 namespace isoline::cuda {
@@ -522,8 +522,6 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma_kernel(const __grid_co
 #endif
 }
 
-using Kernel = void (*)(ConvArgs);
-
 }  // namespace
 
 void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
@@ -575,14 +573,9 @@ void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 
 cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
   const bool narrow = plan.layout == WeightLayout::kWgmma32, half = type == DataType::kFloat16;
-  const Kernel kernel = half ? (narrow ? conv_wgmma_kernel<__half, 32> : conv_wgmma_kernel<__half, 64>)
+  const ConvKernel kernel = half ? (narrow ? conv_wgmma_kernel<__half, 32> : conv_wgmma_kernel<__half, 64>)
                              : (narrow ? conv_wgmma_kernel<__nv_bfloat16, 32> : conv_wgmma_kernel<__nv_bfloat16, 64>);
-  const cudaError_t error =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           int(plan.shared_bytes));
-  if (error != cudaSuccess) return error;
-  kernel<<<plan.grid, plan.threads, plan.shared_bytes, stream>>>(plan.args);
-  return cudaGetLastError();
+  return launch_conv(kernel, plan, stream);
 }
 
 }  // namespace isoline::cuda
