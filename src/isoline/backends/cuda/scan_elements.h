@@ -94,8 +94,7 @@ struct Place {
   }
 };
 
-// --- Preprocessing (rooms preprocess and resample)
-// --------------------------------------------------------------
+// --- Preprocessing (rooms preprocess and resample) ---
 
 struct VoxelScale {
   bool identity = true, clip = false;
@@ -210,8 +209,7 @@ struct ClipValues {
   }
 };
 
-// --- Tiles (room tile)
-// ------------------------------------------------------------------------------------------
+// --- Tiles (room tile) ---
 
 struct Window {
   int z = 0, y = 0, x = 0;  // origin in padded coordinates
@@ -340,8 +338,7 @@ struct AddFold {
   }
 };
 
-// --- Export (room postprocess)
-// ----------------------------------------------------------------------------------
+// --- Export (room postprocess) ---
 
 struct DeviceTaps {
   const int32_t *low = nullptr, *high = nullptr;

@@ -18,8 +18,7 @@ inline Size3 size3(const Shape3& s) {
   return {int(s[0]), int(s[1]), int(s[2])};
 }
 
-// --- Resampling
-// -------------------------------------------------------------------------------------------------
+// --- Resampling ---
 
 // One axis: resample/axis_operator.h with its arrays in the executor's memory.
 struct AxisTable {
@@ -120,15 +119,14 @@ void resample_along_z(Executor& e, const ResamplePasses& p, const ResampleScratc
   }
 }
 
-// --- Adding up and dividing
-// -------------------------------------------------------------------------------------
+// --- Adding up and dividing ---
 
 // The room tile's Accumulator: weighted binary16 sums of the planes that tiles can still reach, in a ring;
 // finished planes leave in ascending order, a few at a time.
 struct SumBuffers {
-  uint16_t* gaussian = nullptr;  // [patch]
-  uint16_t* sums = nullptr;      // [heads, patch.z, padded y, padded x], zero at the beginning
-  float* tile = nullptr;         // [heads, patch]; needed where a tile's mirrors come in several batches
+  const uint16_t* gaussian = nullptr;  // [patch]
+  uint16_t* sums = nullptr;            // [heads, patch.z, padded y, padded x], zero at the beginning
+  float* tile = nullptr;  // [heads, patch]; needed where a tile's mirrors come in several batches
   uint16_t* finished =
       nullptr;  // [heads, kFinishedPlanes + 1, shape y, shape x]; slot 0: the last plane before
   const int *z_steps = nullptr, *y_steps = nullptr, *x_steps = nullptr;
@@ -212,8 +210,7 @@ class VolumeSums {
   int64_t base_ = 0;  // padded z of the first plane still in the ring
 };
 
-// --- Deciding
-// ---------------------------------------------------------------------------------------------------
+// --- Deciding ---
 
 // Planes [begin, end) of the crop that can be decided once network planes below `network_end` are there,
 // `next` being the first not decided yet. high: the upper tap of every crop plane along z.

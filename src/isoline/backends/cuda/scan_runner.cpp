@@ -97,29 +97,34 @@ struct Span {
   }
 };
 
+// Executor of the scan passes on a stream. The first error is kept, later calls do nothing.
+class DeviceExecutor {
+ public:
+  explicit DeviceExecutor(cudaStream_t stream) : stream_(stream) {}
+  template <class Functor>
+  void each(const Functor& f, int64_t planes, int64_t rows, int64_t columns) {
+    if (error_ == cudaSuccess) error_ = for_each_element(f, planes, rows, columns, stream_);
+  }
+  void copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height) {
+    if (error_ == cudaSuccess)
+      error_ =
+          cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, cudaMemcpyDeviceToDevice, stream_);
+  }
+  void zero(void* to, size_t pitch, size_t width, size_t height) {
+    if (error_ != cudaSuccess) return;
+    error_ = height == 1 ? cudaMemsetAsync(to, 0, width, stream_)  // no limit on the width
+                         : cudaMemset2DAsync(to, pitch, 0, width, height, stream_);
+  }
+  cudaError_t error() const { return error_; }
+
+ private:
+  cudaStream_t stream_;
+  cudaError_t error_ = cudaSuccess;
+};
+
 }  // namespace
 
-// --- Executor
-// ---------------------------------------------------------------------------------------------------
-
-template <class Functor>
-void DeviceExecutor::each(const Functor& f, int64_t planes, int64_t rows, int64_t columns) {
-  if (error_ == cudaSuccess) error_ = for_each_element(f, planes, rows, columns, stream_);
-}
-void DeviceExecutor::copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                          size_t height) {
-  if (error_ == cudaSuccess)
-    error_ =
-        cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, cudaMemcpyDeviceToDevice, stream_);
-}
-void DeviceExecutor::zero(void* to, size_t pitch, size_t width, size_t height) {
-  if (error_ != cudaSuccess) return;
-  error_ = height == 1 ? cudaMemsetAsync(to, 0, width, stream_)  // no limit on the width
-                       : cudaMemset2DAsync(to, pitch, 0, width, height, stream_);
-}
-
-// --- One run
-// ----------------------------------------------------------------------------------------------------
+// --- One run ---
 
 // Sizes and places, decided before anything is taken.
 struct CudaScanRunner::Scan {
@@ -198,7 +203,8 @@ Status CudaScanRunner::Scan::plan(const ScanRequest& request, int fold_count) {
                  "Use --backend native."};
   on_device = request.image && can_resample(*request.plan) && voxels(request.image->shape) <= kMostValues;
   if (on_device) {
-    passes = resample_passes(request.plan->request, [](const auto& v) { return v.data(); });
+    // Sizes only: preprocess() keeps the tables on the device.
+    passes = resample_passes(request.plan->request, [](const auto& v) { return decltype(v.data()){}; });
     voxel_bytes = std::holds_alternative<Buffer<int16_t>>(request.image->data) ? 2 : 4;
     whole_channel = request.plan->crop.transpose_forward[0] != 0;
     const int64_t slice =
@@ -228,8 +234,7 @@ Status CudaScanRunner::Scan::plan(const ScanRequest& request, int fold_count) {
   return {};
 }
 
-// --- The runner
-// -------------------------------------------------------------------------------------------------
+// --- The runner ---
 
 CudaScanRunner::CudaScanRunner(std::vector<NetworkGraph> folds, const ScanRunnerOptions& options,
                                const DeviceInfo& device)
@@ -322,6 +327,7 @@ Status CudaScanRunner::choose_batch(const Scan& scan) {
                                              "--backend native."};
   SessionOptions so = options_.session;
   so.batch = chosen;
+  sessions_.clear();  // of a start that failed
   for (const NetworkGraph& graph : graphs_) {
     ISOLINE_ASSIGN(std::unique_ptr<CudaSession> session, CudaSession::create(graph, so, device_));
     // A batch that is not full runs on what its last windows were; the first must not be chance.
@@ -535,14 +541,14 @@ Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanRep
 
   // Tables and places.
   TableBuilder tables(tables_.at());
-  const Buffer<half_t> gaussian = gaussian_weights(tiles.patch, tiles.spatial_dims);
+  if (gaussian_.empty()) gaussian_ = gaussian_weights(tiles.patch, tiles.spatial_dims);
   const auto steps = [&](size_t a) {
     return tables.keep(std::vector<int>(tiles.steps[a].begin(), tiles.steps[a].end()));
   };
   Carver carver(work_.at());
   const Scan::FlowPlaces places = scan.flow_places(carver);
   SumBuffers buffers;
-  buffers.gaussian = const_cast<uint16_t*>(tables.keep(gaussian.data(), gaussian.size()));
+  buffers.gaussian = tables.keep(gaussian_.data(), gaussian_.size());
   buffers.sums = places.sums, buffers.finished = places.finished, buffers.tile = places.tile;
   buffers.z_steps = steps(0), buffers.y_steps = steps(1), buffers.x_steps = steps(2);
   buffers.not_finite = flag;

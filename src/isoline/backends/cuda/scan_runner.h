@@ -13,21 +13,6 @@
 
 namespace isoline::cuda {
 
-// Executor of the scan passes on a stream. The first error is kept, later calls do nothing.
-class DeviceExecutor {
- public:
-  explicit DeviceExecutor(cudaStream_t stream) : stream_(stream) {}
-  template <class Functor>
-  void each(const Functor& f, int64_t planes, int64_t rows, int64_t columns);
-  void copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height);
-  void zero(void* to, size_t pitch, size_t width, size_t height);
-  cudaError_t error() const { return error_; }
-
- private:
-  cudaStream_t stream_;
-  cudaError_t error_ = cudaSuccess;
-};
-
 class CudaScanRunner final : public ScanRunner {
  public:
   static Result<std::unique_ptr<CudaScanRunner>> create(std::vector<NetworkGraph> folds,
@@ -36,8 +21,6 @@ class CudaScanRunner final : public ScanRunner {
   ~CudaScanRunner() override;
   Status run(const ScanRequest& request, ScanReport* report) override;
   std::string description() const override;
-  // The sessions, one a fold; empty before the first run.
-  const std::vector<std::unique_ptr<CudaSession>>& sessions() const { return sessions_; }
 
  private:
   struct Scan;  // one run
@@ -57,6 +40,7 @@ class CudaScanRunner final : public ScanRunner {
   int heads_ = 0, channels_ = 0;
   int batch_ = 0;
   std::vector<std::unique_ptr<CudaSession>> sessions_;
+  Buffer<half_t> gaussian_;  // of the patch
   ThreadPool pool_;
   Stream stream_;
   DeviceMemory prepared_;  // the volume on the network's grid, or a ring of its planes

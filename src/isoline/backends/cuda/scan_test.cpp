@@ -32,8 +32,7 @@ struct HostExecutor {
   }
 };
 
-// --- Resampling
-// -------------------------------------------------------------------------------------------------
+// --- Resampling ---
 
 struct ResampleCase {
   const char* name;
@@ -170,8 +169,7 @@ TEST(ScanResampleRefuses, ACoarseAxisThatIsNotTheFirst) {
   EXPECT_FALSE(can_resample(*plan));
 }
 
-// --- Adding up, dividing, deciding
-// ------------------------------------------------------------------------------
+// --- Adding up, dividing, deciding ---
 
 struct FlowCase {
   Shape3 scan, grid;       // cropped scan and network grid, transposed axes

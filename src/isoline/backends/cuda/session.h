@@ -39,7 +39,6 @@ class CudaSession final : public Session {
   const float* output() const { return out_device_.at<const float>(); }
   int* not_finite() const { return flag_device_.at<int>(); }
   cudaError_t enqueue_forward(cudaStream_t stream) const { return cudaGraphLaunch(graph_.get(), stream); }
-  int batch() const { return options_.batch; }
 
   Result<std::vector<CudaStepTime>> step_times(int runs);
   Result<double> graph_ms(int runs);
