@@ -3,6 +3,28 @@
 #include "isoline/engine/scan_runner.h"
 
 namespace isoline {
+namespace {
+
+Error no_layer_times(const std::string& what_runs) {
+  return {ErrorCode::kUnsupported, "'" + what_runs + "' does not time its layers", "--profile",
+          "Use --backend native or cuda."};
+}
+
+}  // namespace
+
+const char* to_string(SpanKind kind) {
+  switch (kind) {
+    case SpanKind::kPreprocess:
+      return "preprocess";
+    case SpanKind::kNetwork:
+      return "network";
+    case SpanKind::kForward:
+      return "forward";
+    case SpanKind::kExport:
+      return "export";
+  }
+  return "unknown";
+}
 
 const char* to_string(Precision p) {
   switch (p) {
@@ -18,6 +40,19 @@ const char* to_string(Precision p) {
 
 Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {
   return Error{ErrorCode::kInternal, description() + " does not mirror by itself", "", ""};
+}
+
+Result<std::vector<LayerTime>> Session::layer_times(int) {
+  return no_layer_times(description());
+}
+
+Result<std::vector<LayerTime>> ScanRunner::layer_times(int) {
+  return no_layer_times(description());
+}
+
+Result<DeviceCeilings> Backend::measure_ceilings(Precision) const {
+  return Error{ErrorCode::kUnsupported, "backend '" + name() + "' does not measure its device's ceilings",
+               "--profile", "Use --backend cuda."};
 }
 
 Result<std::unique_ptr<ScanRunner>> Backend::create_scan_runner(std::vector<NetworkGraph>,

@@ -9,6 +9,7 @@
 
 #include "isoline/base/result.h"
 #include "isoline/base/shape.h"
+#include "isoline/engine/profile.h"
 #include "isoline/engine/tensor_model.h"
 #include "isoline/network/graph.h"
 
@@ -48,6 +49,9 @@ class Session {
   // run().
   virtual bool has_run_mirrored() const { return false; }
   virtual Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out);
+  // Runs the network's steps one after the other, `runs` (at least 1) times after a warm-up, on inputs of its
+  // own choice. kUnsupported, naming the backend, unless overridden.
+  virtual Result<std::vector<LayerTime>> layer_times(int runs);
   // What really runs, e.g. "openvino 2026.1 CPU, bf16, 2 threads".
   virtual std::string description() const = 0;
 };
@@ -77,6 +81,9 @@ class Backend {
   virtual bool has_scan_runner() const { return false; }
   virtual Result<std::unique_ptr<ScanRunner>> create_scan_runner(std::vector<NetworkGraph> folds,
                                                                  const ScanRunnerOptions& options) const;
+  // Measures what the device reaches at this precision, in a fraction of a second. kUnsupported, naming the
+  // backend, unless overridden.
+  virtual Result<DeviceCeilings> measure_ceilings(Precision precision) const;
   // Whether create_from_onnx() can work at all with these options; refused unless overridden.
   virtual Status supports_onnx(const SessionOptions& options) const;
   // An ONNX file with one input [n, c, (z,) y, x] and one output; refused unless overridden.

@@ -11,6 +11,7 @@
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
 #include "isoline/engine/backend.h"
+#include "isoline/engine/profile.h"
 #include "isoline/postprocess/label_rule.h"
 #include "isoline/preprocess/preprocess.h"
 #include "isoline/tile/accumulator.h"
@@ -54,6 +55,9 @@ struct ScanReport {
   double network_s = 0;           // the rest, with cutting tiles and adding them up
   double export_s = 0;            // dividing, interpolating and deciding on the device, labels to the host
   std::vector<float> forward_ms;  // device time of each forward pass, in order: a batch's time over its size
+  // Forward passes and exports on the device and the host's stages around them, since run() began; in no
+  // order across kinds.
+  std::vector<RunSpan> spans;
   int batch = 0;
   bool preprocessed_on_device = false;
   bool streamed = false;  // the prepared volume stayed on the host and came in slabs
@@ -70,6 +74,9 @@ class ScanRunner {
   // Errors: memory (after streaming in slabs was tried), a device that fails, values beyond the precision's
   // range, infinite logits, kCancelled, whatever the sink returns. Nothing is left running.
   virtual Status run(const ScanRequest& request, ScanReport* report) = 0;
+  // Of the first fold's network at the batch of the last run, as Session::layer_times(). kInvalidArgument
+  // before the first run.
+  virtual Result<std::vector<LayerTime>> layer_times(int runs);
   // What really runs, e.g. "cuda NVIDIA H100 80GB HBM3, fp16, batch 4".
   virtual std::string description() const = 0;
 };

@@ -20,7 +20,7 @@ std::unique_ptr<Backend> make_cuda_backend();
 struct CudaStepTime {
   std::string name;
   double duration_ms = 0;
-  int64_t macs = 0;
+  int64_t macs = 0, bytes = 0;  // of the whole batch; bytes: the least it must move
 };
 struct CudaMemory {
   uint64_t activation_bytes = 0, weight_bytes = 0, scratch_bytes = 0, transfer_bytes = 0;

@@ -368,6 +368,42 @@ class Planner {
 
 }  // namespace
 
+int64_t least_bytes(const Step& step, const NetworkGraph& graph, const PlanOptions& options, bool planar) {
+  const auto slice = [&](const Slice& s) {
+    return s.buffer < 0 ? 0 : int64_t(options.batch) * voxels(s.shape) * s.channels * options.element_bytes;
+  };
+  const auto planar_bytes = [&](ValueId v) {
+    int64_t n = int64_t(options.batch) * graph.values[size_t(v)].channels * 4;
+    for (size_t a = 0; a < 3; ++a) n *= options.patch[a] / graph.values[size_t(v)].downscale[a];
+    return n;
+  };
+  int64_t bytes =
+      (planar ? planar_bytes(0) : slice(step.in.slice)) + slice(step.other.slice) + slice(step.out);
+  switch (step.kind) {
+    case StepKind::kInput:
+      return bytes + planar_bytes(0);
+    case StepKind::kConv:
+      return bytes +
+             int64_t(std::get<ConvOp>(graph.ops[size_t(step.op)]).weight.size()) * options.element_bytes;
+    case StepKind::kTranspose:
+      return bytes + int64_t(std::get<ConvTransposeOp>(graph.ops[size_t(step.op)]).weight.size()) *
+                         options.element_bytes;
+    case StepKind::kHead:  // weights are float32
+      return bytes + int64_t(std::get<ConvOp>(graph.ops[size_t(step.op)]).weight.size()) * 4 +
+             planar_bytes(graph.output);
+    case StepKind::kOutput:
+      return bytes + planar_bytes(graph.output);
+    case StepKind::kFinish:  // a sum and a sum of squares, a scale and a shift of each channel
+      return int64_t(options.batch) *
+             int64_t(std::get<InstanceNormOp>(graph.ops[size_t(step.op)]).gamma.size()) * 16;
+    case StepKind::kStatistics:
+    case StepKind::kCombine:
+    case StepKind::kPool:
+      return bytes;
+  }
+  return bytes;
+}
+
 Result<Plan> make_plan(const NetworkGraph& graph, const PlanOptions& options) {
   return Planner(graph, options).plan();
 }

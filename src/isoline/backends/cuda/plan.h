@@ -91,6 +91,10 @@ struct Plan {
   int64_t arena_bytes = 0;
 };
 
+// What a step must read and write at least, over the whole batch: inputs, output and weights once, as they
+// lie in memory. planar: it takes the network's input as it came, float32.
+int64_t least_bytes(const Step& step, const NetworkGraph& graph, const PlanOptions& options, bool planar);
+
 // An Error for the few graphs that have no plan: sums of values whose channels lie differently.
 Result<Plan> make_plan(const NetworkGraph& graph, const PlanOptions& options);
 

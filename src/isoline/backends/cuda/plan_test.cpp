@@ -154,6 +154,33 @@ TEST(CudaPlan, BuffersOfDeadValuesAreUsedAgain) {
   check_memory(plan);
 }
 
+TEST(CudaPlan, TheLeastThatStepsMustMove) {
+  test::Graph g(3, 1);
+  const ValueId main = g.block(g.up(g.block(0, 12, {2, 2, 2}), 8, {2, 2, 2}), 8);
+  g.head(g.sum(main, g.conv(0, 8, {3, 3, 3})), 3);
+  PlanOptions o;
+  o.patch = {4, 8, 16};
+  o.batch = 2;
+  const auto plan = make_plan(g.graph, o);
+  ASSERT_TRUE(plan.ok());
+  const int64_t full = 512 * 2 * 2,
+                half = 64 * 2 * 2;  // one channel's bytes: voxels, samples, 2 bytes a value
+  std::vector<std::pair<StepKind, int64_t>> got;
+  for (const Step& s : plan->steps) got.emplace_back(s.kind, least_bytes(s, g.graph, o, false));
+  const std::vector<std::pair<StepKind, int64_t>> want = {
+      {StepKind::kInput, 2 * full + 8 * full},  // float32 in, padded to 8 channels
+      {StepKind::kConv, 8 * full + 16 * half + 12 * 27 * 2},
+      {StepKind::kFinish, 2 * 12 * 16},
+      {StepKind::kTranspose, 16 * half + 8 * full + 12 * 8 * 8 * 2},
+      {StepKind::kConv, 8 * full + 8 * full + 8 * 8 * 27 * 2},
+      {StepKind::kFinish, 2 * 8 * 16},
+      {StepKind::kConv, 8 * full + 8 * full + 8 * 27 * 2},
+      {StepKind::kCombine, 3 * 8 * full},
+      {StepKind::kHead, 8 * full + 3 * 8 * 4 + 3 * 2 * full}};
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(least_bytes(plan->steps[1], g.graph, o, true), 2 * full + 16 * half + 12 * 27 * 2);
+}
+
 TEST(CudaPlan, SumsOfDifferentlyJoinedChannelsAreRefused) {
   test::Graph g(3, 5);
   const ValueId a = g.concat(g.conv(0, 3, {1, 1, 1}), g.conv(0, 5, {1, 1, 1})), b = g.conv(0, 8, {1, 1, 1});

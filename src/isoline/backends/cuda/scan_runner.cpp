@@ -81,6 +81,12 @@ Result<Event> make_event(bool timing) {
   return e;
 }
 
+Result<float> ms_between(const Event& from, const Event& to) {
+  float t = 0;
+  ISOLINE_CUDA(cudaEventElapsedTime(&t, from.get(), to.get()), "timing");
+  return t;
+}
+
 // Two events around something on the stream.
 struct Span {
   Event begin, end;
@@ -90,10 +96,26 @@ struct Span {
     ISOLINE_ASSIGN(s.end, make_event(true));
     return s;
   }
-  Result<float> ms() const {
-    float t = 0;
-    ISOLINE_CUDA(cudaEventElapsedTime(&t, begin.get(), end.get()), "timing");
-    return t;
+  Result<float> ms() const { return ms_between(begin, end); }
+};
+
+// An event and the host's time when it happened.
+struct Origin {
+  Event event;
+  double host_ms = 0;
+  // Waits for the stream.
+  static Result<Origin> mark(cudaStream_t stream, Clock::time_point start) {
+    Origin o;
+    ISOLINE_ASSIGN(o.event, make_event(true));
+    ISOLINE_CUDA(cudaEventRecord(o.event.get(), stream), "timing");
+    ISOLINE_CUDA(cudaEventSynchronize(o.event.get()), "timing");
+    o.host_ms = 1e3 * seconds_since(start);
+    return o;
+  }
+  Result<RunSpan> span(SpanKind kind, const Span& s, int forwards) const {
+    ISOLINE_ASSIGN(const float begin, ms_between(event, s.begin));
+    ISOLINE_ASSIGN(const float end, ms_between(event, s.end));
+    return RunSpan{kind, host_ms + double(begin), host_ms + double(end), true, forwards};
   }
 };
 
@@ -457,13 +479,16 @@ Status CudaScanRunner::run(const ScanRequest& request, ScanReport* report) {
     }
   }
   report->preprocess_s = seconds_since(start);
+  report->spans.push_back({SpanKind::kPreprocess, 0, 1e3 * report->preprocess_s, false, 0});
   report->preprocessed_on_device = scan.on_device;
   report->streamed = scan.streamed;
   report->batch = batch_;
   const auto network_start = Clock::now();
-  Status status = run_folds(request, scan, report);
+  Status status = run_folds(request, scan, start, report);
   if (!status.ok()) cudaStreamSynchronize(stream_.get());  // nothing is left running on the caller's memory
   report->network_s = seconds_since(network_start) - report->export_s;
+  report->spans.push_back(
+      {SpanKind::kNetwork, 1e3 * report->preprocess_s, 1e3 * seconds_since(start), false, 0});
   report->peak_device_bytes = device_use.peak_bytes;
   return status;
 }
@@ -531,7 +556,14 @@ class Results {
 
 }  // namespace
 
-Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanReport* report) {
+Result<std::vector<LayerTime>> CudaScanRunner::layer_times(int runs) {
+  if (sessions_.empty())
+    return Error{ErrorCode::kInvalidArgument, "no scan has run yet", "--profile", "Segment one before."};
+  return sessions_[0]->layer_times(runs);
+}
+
+Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, Clock::time_point start,
+                                 ScanReport* report) {
   cudaStream_t stream = stream_.get();
   const TilePlan& tiles = *scan.tiles;
   ISOLINE_RETURN_IF_ERROR(results_.grow(kResultBytes, "taking page-locked memory for results"));
@@ -564,7 +596,7 @@ Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanRep
   if (tables.bytes().size() > tables_.bytes()) {  // addresses move with the memory
     const size_t bytes = tables.bytes().size();
     ISOLINE_RETURN_IF_ERROR(tables_.grow(bytes + bytes / 4, "taking memory for tables"));
-    return run_folds(request, scan, report);
+    return run_folds(request, scan, start, report);
   }
   ISOLINE_RETURN_IF_ERROR(send(tables.bytes().data(), tables.bytes().size(), tables_.at()));
 
@@ -639,6 +671,7 @@ Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanRep
   };
   std::deque<InFlight> flight;
   std::vector<Span> exports;
+  ISOLINE_ASSIGN(const Origin origin, Origin::mark(stream, start));
   const int64_t total = scan.units * scan.folds;
   int64_t done = 0;
   report->forward_ms.reserve(size_t(total));
@@ -646,6 +679,8 @@ Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanRep
     InFlight& f = flight.front();
     ISOLINE_CUDA(cudaEventSynchronize(f.span.end.get()), "running the network");
     ISOLINE_ASSIGN(const float ms, f.span.ms());
+    ISOLINE_ASSIGN(const RunSpan span, origin.span(SpanKind::kForward, f.span, f.count));
+    report->spans.push_back(span);
     report->forward_ms.insert(report->forward_ms.end(), size_t(f.count), ms / float(f.count));
     done += f.count;
     flight.pop_front();
@@ -755,6 +790,8 @@ Status CudaScanRunner::run_folds(const ScanRequest& request, Scan& scan, ScanRep
   for (const Span& span : exports) {
     ISOLINE_ASSIGN(const float ms, span.ms());
     report->export_s += 1e-3 * double(ms);
+    ISOLINE_ASSIGN(const RunSpan period, origin.span(SpanKind::kExport, span, 0));
+    report->spans.push_back(period);
   }
   return {};
 }

@@ -2,6 +2,7 @@
 // folds.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ class CudaScanRunner final : public ScanRunner {
                                                         const DeviceInfo& device);
   ~CudaScanRunner() override;
   Status run(const ScanRequest& request, ScanReport* report) override;
+  Result<std::vector<LayerTime>> layer_times(int runs) override;
   std::string description() const override;
 
  private:
@@ -32,7 +34,9 @@ class CudaScanRunner final : public ScanRunner {
   Result<uint64_t> free_for_scans() const;  // what scan buffers may take in all
   Status send(const std::byte* from, size_t bytes, std::byte* to);
   Status preprocess(const ScanRequest& request, Scan& scan);
-  Status run_folds(const ScanRequest& request, Scan& scan, ScanReport* report);
+  // start: of run(), from which the report's spans count.
+  Status run_folds(const ScanRequest& request, Scan& scan, std::chrono::steady_clock::time_point start,
+                   ScanReport* report);
 
   std::vector<NetworkGraph> graphs_;  // until the sessions exist
   ScanRunnerOptions options_;

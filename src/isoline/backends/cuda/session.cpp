@@ -262,6 +262,7 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
       case StepKind::kCombine:
         break;
     }
+    d.bytes = least_bytes(s, graph, po, d.planar);
   }
 
   const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
@@ -449,6 +450,7 @@ std::string CudaSession::description() const {
 }
 
 Result<std::vector<CudaStepTime>> CudaSession::step_times(int runs) {
+  ISOLINE_CUDA(cudaSetDevice(device_.id), "choosing the GPU");
   std::vector<CudaStepTime> times;
   Event begin, end;
   ISOLINE_CUDA(cudaEventCreate(begin.out()), "making an event");
@@ -466,8 +468,17 @@ Result<std::vector<CudaStepTime>> CudaSession::step_times(int runs) {
     }
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     if (data_[i].skipped) continue;
-    times.push_back({plan_.steps[i].name + (data_[i].naive ? " (naive)" : ""), median(ms[i]), data_[i].macs});
+    times.push_back({plan_.steps[i].name + (data_[i].naive ? " (naive)" : ""), median(ms[i]), data_[i].macs,
+                     data_[i].bytes});
   }
+  return times;
+}
+
+Result<std::vector<LayerTime>> CudaSession::layer_times(int runs) {
+  ISOLINE_ASSIGN(const std::vector<CudaStepTime> steps, step_times(runs));
+  std::vector<LayerTime> times;
+  for (const CudaStepTime& s : steps)
+    times.push_back({s.name, s.duration_ms, uint64_t(s.macs), uint64_t(s.bytes)});
   return times;
 }
 

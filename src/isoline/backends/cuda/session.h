@@ -32,6 +32,7 @@ class CudaSession final : public Session {
   bool has_run_mirrored() const override { return options_.batch == 1; }
   Status run_mirrored(const float* in, std::span<const Vec3<bool>> mirrors, float* out) override;
   std::string description() const override;
+  Result<std::vector<LayerTime>> layer_times(int runs) override;
 
   // For whoever keeps its data on the device: one forward pass of the whole batch on `stream`, from input()
   // to output(), both planar float32 as in run(). *not_finite() becomes 1 where an output is infinite or NaN.
@@ -53,7 +54,7 @@ class CudaSession final : public Session {
     bool skipped = false;  // the input step, where that is so
     int blocks = 0;        // of the statistics it gathers or finishes
     int channels = 0;
-    int64_t voxels = 0, macs = 0;
+    int64_t voxels = 0, macs = 0, bytes = 0;  // bytes: least_bytes()
     float eps = 0;
     ConvShape shape;
   };

@@ -18,7 +18,9 @@ class Compiler {
     add_input();
     for (size_t i = 0; i < graph_.ops.size(); ++i)
       std::visit([&](const auto& op) { add(op); }, graph_.ops[i]);
-    if (!output_written_) push(make_unpack_output(views_[size_t(graph_.output)]));
+    if (!output_written_)
+      push(make_unpack_output(views_[size_t(graph_.output)]),
+           bytes_of(views_[size_t(graph_.output)]) + planar_bytes(graph_.output));
     plan_memory();
   }
 
@@ -68,14 +70,28 @@ class Compiler {
     }
     return view;
   }
-  void push(std::unique_ptr<Step> step) { s_.steps_.push_back(std::move(step)); }
+  // `bytes`: of everything the step reads and writes, each once.
+  void push(std::unique_ptr<Step> step, int64_t bytes) {
+    step->bytes = bytes;
+    s_.steps_.push_back(std::move(step));
+  }
+  int64_t bytes_of(const View& view) const {
+    return view.channels() * voxels(view.shape) * s_.kernels_.element_bytes;
+  }
+  // As float32, one channel after the other.
+  int64_t planar_bytes(ValueId v) const {
+    return graph_.values[size_t(v)].channels * voxels(shape_of(v)) * 4;
+  }
+  int64_t weight_bytes(const std::vector<float>& weight) const {
+    return int64_t(weight.size()) * s_.kernels_.element_bytes;
+  }
 
   void add_input() {
     const int channels = graph_.input_channels();
     narrow_ = channels <= 8 && only_used_by<ConvOp>(0);
     if (!narrow_) {
       views_[0] = new_view(0);
-      push(make_pack_input(s_, views_[0], channels, false));
+      push(make_pack_input(s_, views_[0], channels, false), planar_bytes(0) + bytes_of(views_[0]));
       return;
     }
     View view;
@@ -86,7 +102,7 @@ class Compiler {
     view.blocks = {block};
     s_.buffers_[size_t(block.buffer)].external_input = channels == 1;
     views_[0] = view;
-    if (channels > 1) push(make_pack_input(s_, view, channels, true));
+    if (channels > 1) push(make_pack_input(s_, view, channels, true), 2 * planar_bytes(0));
   }
 
   static std::vector<float> padded(const std::vector<float>& v) {
@@ -134,14 +150,18 @@ class Compiler {
       views_[size_t(op.out)] = new_view(op.out);
       out.buffer = views_[size_t(op.out)].blocks[0].buffer;
     }
+    const int64_t bytes = (narrow ? planar_bytes(0) : bytes_of(in)) + weight_bytes(op.weight) +
+                          (output_written_ ? planar_bytes(op.out) : bytes_of(views_[size_t(op.out)]));
     push(kind < 0 ? make_direct(s_, op, in, narrow ? graph_.input_channels() : 0, std::move(out))
-                  : make_winograd(s_, kind, op, in, std::move(out)));
+                  : make_winograd(s_, kind, op, in, std::move(out)),
+         bytes);
   }
   void add(const ConvTransposeOp& op) {
     ConvOutput out = conv_output(op.out, op.bias, false);
     views_[size_t(op.out)] = new_view(op.out);
     out.buffer = views_[size_t(op.out)].blocks[0].buffer;
-    push(make_transpose(s_, op, views_[size_t(op.in)], std::move(out)));
+    push(make_transpose(s_, op, views_[size_t(op.in)], std::move(out)),
+         bytes_of(views_[size_t(op.in)]) + weight_bytes(op.weight) + bytes_of(views_[size_t(op.out)]));
   }
   void add(const InstanceNormOp& op) {
     View view = views_[size_t(op.in)];
@@ -152,10 +172,10 @@ class Compiler {
       norm = norm_of(op);
       if (!standard(view)) {
         const View copy = new_view(op.out);
-        push(make_elementwise({view}, copy, 1));
+        push(make_elementwise({view}, copy, 1), bytes_of(view) + bytes_of(copy));
         view = copy;
       }
-      push(make_statistics(view, norm));
+      push(make_statistics(view, norm), bytes_of(view));
     }
     for (size_t b = 0; b < view.blocks.size(); ++b) {
       view.blocks[b].norm = norm;
@@ -171,11 +191,13 @@ class Compiler {
       return;
     }
     views_[size_t(op.out)] = new_view(op.out);
-    push(make_elementwise({view}, views_[size_t(op.out)], op.slope));
+    push(make_elementwise({view}, views_[size_t(op.out)], op.slope),
+         bytes_of(view) + bytes_of(views_[size_t(op.out)]));
   }
   void add(const AddOp& op) {
     views_[size_t(op.out)] = new_view(op.out);
-    push(make_elementwise({views_[size_t(op.a)], views_[size_t(op.b)]}, views_[size_t(op.out)], 1));
+    push(make_elementwise({views_[size_t(op.a)], views_[size_t(op.b)]}, views_[size_t(op.out)], 1),
+         bytes_of(views_[size_t(op.a)]) + bytes_of(views_[size_t(op.b)]) + bytes_of(views_[size_t(op.out)]));
   }
   void add(const ConcatOp& op) {
     View view = views_[size_t(op.a)];
@@ -187,11 +209,11 @@ class Compiler {
     View in = views_[size_t(op.in)];
     if (!packed(in)) {
       const View copy = new_view(op.in);
-      push(make_elementwise({in}, copy, 1));
+      push(make_elementwise({in}, copy, 1), bytes_of(in) + bytes_of(copy));
       in = copy;
     }
     views_[size_t(op.out)] = new_view(op.out);
-    push(make_pool(in, views_[size_t(op.out)], op.stride));
+    push(make_pool(in, views_[size_t(op.out)], op.stride), bytes_of(in) + bytes_of(views_[size_t(op.out)]));
   }
   // Every block but the last is full.
   static bool packed(const View& view) {

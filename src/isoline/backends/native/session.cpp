@@ -1,5 +1,6 @@
 #include "isoline/backends/native/session.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -28,6 +29,24 @@ std::string NativeSession::description() const {
 std::vector<NativeStepTime> NativeSession::step_times() const {
   std::vector<NativeStepTime> times;
   for (const auto& step : steps_) times.push_back({step->name, step->duration_ms, step->macs});
+  return times;
+}
+
+Result<std::vector<LayerTime>> NativeSession::layer_times(int runs) {
+  Buffer<float> in(size_t(options_.batch * in_size_)), out(size_t(options_.batch * out_size_));
+  for (size_t i = 0; i < in.size(); ++i) in[i] = float(i * 7 % 13) - 6.0f;  // neither 0 nor denormal
+  std::vector<std::vector<double>> ms(steps_.size());
+  for (int r = 0; r <= runs; ++r) {
+    ISOLINE_RETURN_IF_ERROR(run(in.data(), out.data()));
+    for (size_t i = 0; i < steps_.size() && r > 0; ++i) ms[i].push_back(steps_[i]->duration_ms);
+  }
+  std::vector<LayerTime> times;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const auto middle = ms[i].begin() + int64_t(ms[i].size() / 2);
+    std::nth_element(ms[i].begin(), middle, ms[i].end());
+    times.push_back({steps_[i]->name, *middle, uint64_t(options_.batch * steps_[i]->macs),
+                     uint64_t(options_.batch * steps_[i]->bytes)});
+  }
   return times;
 }
 

@@ -58,6 +58,7 @@ class Step {
   virtual void run(NativeSession& session) = 0;
   std::string name;
   int64_t macs = 0;
+  int64_t bytes = 0;  // of what it reads, writes and multiplies by, each once
   double duration_ms = 0;
   std::vector<BufferId> reads, writes;  // for the memory plan
   int64_t task_scratch_bytes = 0;       // per running task
@@ -72,6 +73,7 @@ class NativeSession final : public Session {
                 const Tuning& tuning = {});
   Status run(const float* in, float* out) override;
   std::string description() const override;
+  Result<std::vector<LayerTime>> layer_times(int runs) override;
 
   std::vector<NativeStepTime> step_times() const;
   NativeMemory memory() const;

@@ -215,6 +215,39 @@ TEST(BackendContract, EveryBackendMatchesTheReference) {
   EXPECT_GT(compared, 0) << "no backend to compare";
 }
 
+TEST(BackendContract, LayerTimesCoverTheNetworkOrAreRefusedByName) {
+  const BackendRegistry registry = builtin_backends();
+  int timed = 0;
+  for (const Network& net : networks())
+    for (const Backend* backend : registry.all()) {
+      if (!backend->available()) continue;
+      const int batch = 2;
+      auto session = backend->create(net.graph, {net.patch, batch, Precision::kFloat32, 2});
+      ASSERT_TRUE(session.ok()) << session.error().to_string();
+      const auto layers = (*session)->layer_times(2);
+      if (!layers.ok()) {
+        EXPECT_EQ(layers.error().code, ErrorCode::kUnsupported);
+        EXPECT_NE(layers.error().message.find(backend->name()), std::string::npos) << layers.error().message;
+        continue;
+      }
+      uint64_t macs = 0, bytes = 0;
+      for (const LayerTime& l : *layers) {
+        EXPECT_FALSE(l.name.empty());
+        EXPECT_GE(l.duration_ms, 0);
+        EXPECT_TRUE(std::isfinite(l.duration_ms));
+        EXPECT_GT(l.bytes, 0u) << l.name;
+        macs += l.macs;
+        bytes += l.bytes;
+      }
+      EXPECT_EQ(macs, uint64_t(batch * net.graph.macs(net.patch))) << net.name << " on " << backend->name();
+      const int64_t in_and_out =
+          batch * voxels(net.patch) * 4 * (net.graph.input_channels() + net.graph.output_channels());
+      EXPECT_GE(bytes, uint64_t(in_and_out)) << net.name << " on " << backend->name();
+      ++timed;
+    }
+  EXPECT_GT(timed, 0) << "no backend times its layers";
+}
+
 TEST(BackendContract, BatchesAreIndependent) {
   const BackendRegistry registry = builtin_backends();
   const Network net = networks()[0];
