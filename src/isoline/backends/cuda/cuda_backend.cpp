@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <new>
 
+#include "isoline/backends/cuda/ceilings.h"
 #include "isoline/backends/cuda/scan_runner.h"
 #include "isoline/backends/cuda/session.h"
 
@@ -80,6 +81,12 @@ class CudaBackend final : public Backend {
       return Error{ErrorCode::kResourceExhausted, "not enough memory to prepare the network for the GPU",
                    "cuda", "Close other programs."};
     }
+  }
+
+  Result<DeviceCeilings> measure_ceilings(Precision precision) const override {
+    const auto& device = cuda::device_info();
+    if (!device.ok()) return device.error();
+    return cuda::measure_ceilings(*device, precision);
   }
 
   bool has_scan_runner() const override { return true; }

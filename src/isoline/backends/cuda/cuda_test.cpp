@@ -8,7 +8,10 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <set>
+#include <vector>
 
+#include "isoline/backends/cuda/ceilings.h"
 #include "isoline/backends/cuda/session.h"
 #include "isoline/backends/cuda/test_graphs.h"
 #include "isoline/backends/reference/reference_backend.h"
@@ -196,6 +199,39 @@ TEST_F(CudaDevice, Fp16OverflowIsAnErrorThatNamesTheRemedy) {
   auto bf16 = make_cuda_backend()->create(g.graph, {{8, 8, 8}, 1, Precision::kBFloat16, 1});
   ASSERT_TRUE(bf16.ok());
   EXPECT_TRUE((*bf16)->run(in.data(), out.data()).ok());
+}
+
+TEST_F(CudaDevice, CeilingsAreMeasured) {
+  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
+    const auto ceilings = make_cuda_backend()->measure_ceilings(p);
+    ASSERT_TRUE(ceilings.ok()) << ceilings.error().to_string();
+    EXPECT_GT(ceilings->flops_per_s, 0) << to_string(p);
+    EXPECT_GT(ceilings->bytes_per_s, 0) << to_string(p);
+    EXPECT_FALSE(ceilings->how.empty());
+  }
+  // The copy that is timed copies, and the products that are timed are made: different ones, all finite.
+  std::vector<int> in(size_t(3 * kCopyBlockBytes / 4)), out(in.size());
+  for (size_t i = 0; i < in.size(); ++i) in[i] = int(i * 2654435761u);
+  const size_t bytes = in.size() * 4;
+  auto from = DeviceMemory::allocate(bytes, "test"), to = DeviceMemory::allocate(bytes, "test");
+  ASSERT_TRUE(from.ok() && to.ok());
+  ASSERT_EQ(cudaMemcpy(from->at(), in.data(), bytes, cudaMemcpyHostToDevice), cudaSuccess);
+  ASSERT_EQ(copy_memory(from->at(), to->at(), int64_t(bytes), nullptr), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(out.data(), to->at(), bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_EQ(in, out);
+  EXPECT_EQ(copy_memory(from->at(), to->at(), 4, nullptr), cudaErrorInvalidValue);
+  for (const DataType type : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
+    const DeviceInfo& device = *device_info();
+    std::vector<float> sums(256);
+    auto memory = DeviceMemory::allocate(size_t(device.processors) * kProductThreads * 4, "test");
+    ASSERT_TRUE(memory.ok());
+    Products products;
+    ASSERT_EQ(multiply(type, device, memory->at<float>(), &products, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaMemcpy(sums.data(), memory->at(), sums.size() * 4, cudaMemcpyDeviceToHost), cudaSuccess);
+    EXPECT_GT(products.flops, 0);
+    for (float v : sums) EXPECT_TRUE(std::isfinite(v));
+    EXPECT_GT(std::set<float>(sums.begin(), sums.end()).size(), 200u);
+  }
 }
 
 TEST_F(CudaDevice, WhatDoesNotFitIsRefusedWithItsSize) {

@@ -1,0 +1,111 @@
+#include "isoline/backends/cuda/ceilings.h"
+
+#include "isoline/backends/cuda/products.cuh"
+
+namespace isoline::cuda {
+namespace {
+
+constexpr int kCopyThreads = 256, kCopyWords = int(kCopyBlockBytes) / 16 / kCopyThreads;
+
+__global__ void __launch_bounds__(kCopyThreads) copy_kernel(const uint4* __restrict__ from, uint4* __restrict__ to) {
+  const int64_t first = int64_t(blockIdx.x) * kCopyThreads * kCopyWords + threadIdx.x;
+  uint4 words[kCopyWords];
+#pragma unroll
+  for (int i = 0; i < kCopyWords; ++i) words[i] = __ldcs(from + first + i * kCopyThreads);
+#pragma unroll
+  for (int i = 0; i < kCopyWords; ++i) __stcs(to + first + i * kCopyThreads, words[i]);
+}
+
+constexpr int kThreads = 256;  // of a block; kProductThreads / kThreads blocks a processor
+constexpr int kChains = 8;     // of products that do not wait for each other
+constexpr int kFmaRounds = 16384, kMmaRounds = 8192;
+
+// c += a * b: 16 x 16 by 16 x 8, per warp.
+template <typename T>
+__device__ __forceinline__ void multiply_tile(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+constexpr double kTileFlops = 2.0 * 16 * 8 * 16;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) mma_kernel(float* sums) {
+  const uint32_t me = blockIdx.x * kThreads + threadIdx.x;
+  uint32_t a[2][4], b[kChains][2];
+  float c[kChains][4] = {};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) a[i / 4][i % 4] = some_values<T>(me * 64 + i);
+#pragma unroll
+  for (int i = 0; i < kChains * 2; ++i) b[i / 2][i % 2] = some_values<T>(me * 64 + 8 + i);
+#pragma unroll 1
+  for (int round = 0; round < kMmaRounds; ++round) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+#pragma unroll
+      for (int i = 0; i < kChains; ++i) multiply_tile<T>(c[i], a[k], b[i]);
+    }
+  }
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kChains * 4; ++i) sum += c[i / 4][i % 4];
+  sums[me] = sum;
+}
+
+__global__ void __launch_bounds__(kThreads) fma_kernel(float* sums) {
+  const uint32_t me = blockIdx.x * kThreads + threadIdx.x;
+  float a[kChains], c[2 * kChains];
+#pragma unroll
+  for (int i = 0; i < kChains; ++i) a[i] = some_value(me * 64 + i);  // within -1..1: sums stay finite
+#pragma unroll
+  for (int i = 0; i < 2 * kChains; ++i) c[i] = some_value(me * 64 + kChains + i);
+#pragma unroll 1
+  for (int round = 0; round < kFmaRounds; ++round) {
+#pragma unroll
+    for (int i = 0; i < 2 * kChains; ++i) c[i] = __fmaf_rn(c[i], a[i % kChains], a[(i + 1) % kChains]);
+  }
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 2 * kChains; ++i) sum += c[i];
+  sums[me] = sum;
+}
+
+}  // namespace
+
+cudaError_t copy_memory(const void* from, void* to, int64_t bytes, cudaStream_t stream) {
+  if (bytes <= 0 || bytes % kCopyBlockBytes) return cudaErrorInvalidValue;
+  copy_kernel<<<unsigned(bytes / kCopyBlockBytes), kCopyThreads, 0, stream>>>(static_cast<const uint4*>(from),
+                                                                            static_cast<uint4*>(to));
+  return cudaGetLastError();
+}
+
+cudaError_t multiply(DataType type, const DeviceInfo& device, float* sums, Products* products, cudaStream_t stream) {
+  const unsigned blocks = unsigned(device.processors) * (kProductThreads / kThreads);
+  const double warps = double(blocks) * kThreads / 32;
+  if (type == DataType::kFloat32) {
+    *products = {double(blocks) * kThreads * kFmaRounds * 2 * kChains * 2, "fused multiply-adds of float32"};
+    fma_kernel<<<blocks, kThreads, 0, stream>>>(sums);
+    return cudaGetLastError();
+  }
+#ifdef ISOLINE_CUDA_WGMMA
+  if (device.major == 9) return multiply_wgmma(type, device, sums, products, stream);
+#endif
+  const bool half = type == DataType::kFloat16;
+  *products = {warps * kMmaRounds * 2 * kChains * kTileFlops,
+               half ? "mma.sync m16n8k16 of fp16" : "mma.sync m16n8k16 of bf16"};
+  if (half)
+    mma_kernel<__half><<<blocks, kThreads, 0, stream>>>(sums);
+  else
+    mma_kernel<__nv_bfloat16><<<blocks, kThreads, 0, stream>>>(sums);
+  return cudaGetLastError();
+}
+
+}  // namespace isoline::cuda
