@@ -94,27 +94,18 @@ void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, cons
 
 using Clock = std::chrono::steady_clock;
 
-// Seconds since the first case began, from and to.
-struct Period {
-  double begin_s = 0, end_s = 0;
-};
-// When the parts of a case ran, where they overlap with those of others.
-struct Timeline {
-  Period read, segment, write;
-};
-
 // What became of the cases, told in their order whatever the order in which they end: warnings and errors go
 // to standard error as soon as everything before them is known. One thread.
 class CaseReport {
  public:
-  CaseReport(const std::vector<CaseFiles>& cases, const Output& output)
-      : cases_(cases), output_(output), ended_(cases.size()) {}
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  // overlapped: whether parts of different cases run at the same time, so that it matters when.
+  CaseReport(const std::vector<CaseFiles>& cases, const Output& output, bool overlapped)
+      : cases_(cases), output_(output), overlapped_(overlapped), ended_(cases.size()) {}
+  // Of a moment since the first case began.
+  double seconds(Clock::time_point t) const { return std::chrono::duration<double>(t - start_).count(); }
 
-  void skipped(size_t i) { end(i, {true, std::nullopt, std::nullopt}); }
-  void ended(size_t i, Result<CaseResult> result, std::optional<Timeline> timeline = std::nullopt) {
-    end(i, {false, std::move(result), timeline});
-  }
+  void skipped(size_t i) { end(i, {true, std::nullopt}); }
+  void ended(size_t i, Result<CaseResult> result) { end(i, {false, std::move(result)}); }
 
   const Json& results() const { return results_; }
   const Json& failures() const { return failures_; }
@@ -125,7 +116,6 @@ class CaseReport {
   struct End {
     bool skipped = false;
     std::optional<Result<CaseResult>> result;
-    std::optional<Timeline> timeline;
   };
 
   void end(size_t i, End e) {
@@ -145,11 +135,10 @@ class CaseReport {
       for (const std::string& w : result->warnings)
         if (!output_.quiet) std::cerr << "isoline: warning: " << c.id << ": " << w << "\n";
       Json json = case_json(c, *result);
-      if (e.timeline) {
-        const auto pair = [](const Period& p) { return Json::array({p.begin_s, p.end_s}); };
-        json["timeline_s"] = {{"read", pair(e.timeline->read)},
-                              {"segment", pair(e.timeline->segment)},
-                              {"write", pair(e.timeline->write)}};
+      if (overlapped_) {
+        const auto pair = [&](const Period& p) { return Json::array({seconds(p.begin), seconds(p.end)}); };
+        json["timeline_s"] = {
+            {"read", pair(result->read)}, {"segment", pair(result->segment)}, {"write", pair(result->write)}};
       }
       results_.push_back(std::move(json));
       done_.emplace_back(c, std::move(result).value());
@@ -163,6 +152,7 @@ class CaseReport {
 
   const std::vector<CaseFiles>& cases_;
   const Output& output_;
+  const bool overlapped_;
   const Clock::time_point start_ = Clock::now();
   std::vector<std::optional<End>> ended_;
   size_t told_ = 0;
@@ -200,33 +190,23 @@ struct CaseLoop {
     const ModelSpec& spec = model.segmenter->spec();
     const int threads = model.segmenter->pool().threads();
     ThreadPool read_pool(std::max(1, threads / 2)), write_pool(std::max(1, threads / 4));
-    struct Reading {
-      Result<CaseScan> scan;
-      Period period;
-    };
-    struct Written {
-      Result<CaseResult> result;
-      Timeline timeline;
-    };
     const auto read = [&](size_t i, uint64_t max_bytes) {
       ReadLimits limits = shared_options.limits;
       limits.max_bytes = max_bytes;
-      const double begin_s = report.seconds();
-      Result<CaseScan> scan = read_scan(spec, cases[i], limits, read_pool);
-      return Reading{std::move(scan), {begin_s, report.seconds()}};
+      return read_scan(spec, cases[i], limits, read_pool);
     };
     // The futures come after the pools: leaving waits for the threads first.
-    std::future<Written> writing;
+    std::future<Result<CaseResult>> writing;
     size_t writing_case = 0;
     uint64_t writing_bytes = 0;
     const auto end_writing = [&] {
       if (!writing.valid()) return;
-      Written w = writing.get();
+      Result<CaseResult> result = writing.get();
       writing_bytes = 0;
-      report.ended(writing_case, std::move(w.result), w.timeline);
+      report.ended(writing_case, std::move(result));
     };
     const uint64_t all = shared_options.limits.max_bytes;
-    std::future<Reading> reading;
+    std::future<Result<CaseScan>> reading;
     size_t next = first_to_run(0);
     uint64_t next_max_bytes = all;
     const auto begin_reading = [&](uint64_t max_bytes) {
@@ -235,30 +215,26 @@ struct CaseLoop {
     };
     for (begin_reading(all); next < cases.size();) {
       const size_t i = next;
-      Reading in = reading.get();
-      if (!in.scan.ok() && in.scan.error().code == ErrorCode::kResourceExhausted && next_max_bytes < all) {
+      Result<CaseScan> in = reading.get();
+      if (!in.ok() && in.error().code == ErrorCode::kResourceExhausted && next_max_bytes < all) {
         end_writing();  // it did not fit beside the others; now it is alone
         in = read(i, all);
       }
       next = first_to_run(i + 1);
       uint64_t held = 0;
-      if (in.scan.ok() && settings.max_ram_bytes) {
-        held = model.segmenter->estimate_bytes(in.scan->scan.image) + in.scan->previous.data.byte_size();
+      if (in.ok() && settings.max_ram_bytes) {
+        held = model.segmenter->estimate_bytes(in->scan.image) + in->previous.data.byte_size();
         if (held + writing_bytes > all) end_writing();
       }
       begin_reading(settings.max_ram_bytes ? all - std::min(all, held + writing_bytes) : all);
-      if (!in.scan.ok()) {
-        report.ended(i, std::move(in.scan).error());
+      if (!in.ok()) {
+        report.ended(i, std::move(in).error());
         continue;
       }
-      Timeline timeline;
-      timeline.read = in.period;
-      timeline.segment.begin_s = report.seconds();
       CaseProgress progress(*this, i);
       auto segmented =
-          segment_scan(*model.segmenter, std::move(in.scan).value(), progress.function(), &interrupted());
+          segment_scan(*model.segmenter, std::move(in).value(), progress.function(), &interrupted());
       progress.end();
-      timeline.segment.end_s = report.seconds();
       end_writing();
       if (!segmented.ok()) {
         const bool cancelled = segmented.error().code == ErrorCode::kCancelled;
@@ -270,13 +246,10 @@ struct CaseLoop {
       writing_bytes = segmented->byte_size();
       writing = std::async(
           std::launch::async,
-          [&spec, &write_pool, this](SegmentedCase done, size_t k, Timeline t) {
-            t.write.begin_s = report.seconds();
-            auto result = finish_case(spec, std::move(done), cases[k], options_of(k), write_pool);
-            t.write.end_s = report.seconds();
-            return Written{std::move(result), t};
+          [&spec, &write_pool, this](SegmentedCase done, size_t k) {
+            return finish_case(spec, std::move(done), cases[k], options_of(k), write_pool);
           },
-          std::move(segmented).value(), i, timeline);
+          std::move(segmented).value(), i);
     }
     end_writing();
   }
@@ -407,13 +380,13 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
   // On the CPU every core already works on the network; a second scan beside it would only cost memory.
   const bool overlap = settings.overlap == "auto" ? model.backend->device_kind() == "gpu" && cases.size() > 1
                                                   : settings.overlap == "on";
-  CaseReport report(cases, output);
+  CaseReport report(cases, output, overlap);
   CaseLoop loop{model, cases, settings, output, options, report};
   if (overlap)
     loop.run_overlapped();
   else
     loop.run_one_by_one();
-  const double wall_s = report.seconds();
+  const double wall_s = report.seconds(Clock::now());
   const ModelSpec& spec = model.segmenter->spec();
   if (output.json) {
     print({{"version", ISOLINE_VERSION},

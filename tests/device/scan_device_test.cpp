@@ -165,6 +165,40 @@ TEST_F(ScanDevice, ComesInSlabsWhereMemoryIsScarceAndRefusesWhatCannotFit) {
   EXPECT_TRUE(refused);
 }
 
+TEST_F(ScanDevice, ReportsWhenItRanWhatAndTimesItsLayers) {
+  for (const bool probabilities : {false, true}) {
+    SegmenterOptions o = options(Precision::kFloat16, true, true, 3);
+    o.with_probabilities = probabilities;
+    Segmenter s = segmenter(o, 2);
+    EXPECT_EQ(s.layer_times(1).error().code, ErrorCode::kInvalidArgument) << "before the first scan";
+    const Segmentation r = labels(s, scan(4, kShape, kSpacing_mm));
+    RunSpan network;
+    for (const RunSpan& span : r.spans)
+      if (span.kind == SpanKind::kNetwork) network = span;
+    EXPECT_NEAR(network.end_ms - network.begin_ms, 1e3 * (r.times.network_s + r.times.export_s), 5);
+    int64_t forwards = 0, exports = 0;
+    double end_ms = network.begin_ms;
+    for (const RunSpan& span : r.spans) {
+      EXPECT_LE(span.begin_ms, span.end_ms);
+      if (span.kind == SpanKind::kExport) ++exports;
+      if (span.kind != SpanKind::kForward) continue;
+      EXPECT_TRUE(span.on_device);
+      EXPECT_GE(span.begin_ms, end_ms - 1e-2) << "one batch after the other";
+      EXPECT_LE(span.end_ms, network.end_ms + 1);
+      end_ms = span.end_ms;
+      forwards += span.forwards;
+    }
+    EXPECT_EQ(forwards, r.forwards);
+    EXPECT_GT(exports, 0);
+    const auto layers = s.layer_times(2);
+    ASSERT_TRUE(layers.ok()) << layers.error().to_string();
+    EXPECT_GT(layers->size(), 5u);
+    for (const LayerTime& l : *layers) EXPECT_GT(l.bytes, 0u) << l.name;
+    // Timing the steps has left nothing behind.
+    EXPECT_EQ(different(labels(s, scan(4, kShape, kSpacing_mm)).labels, r.labels), 0);
+  }
+}
+
 TEST_F(ScanDevice, StopsWhenAskedTo) {
   Segmenter s = segmenter(options(Precision::kFloat16, true, true, 1));
   std::atomic<bool> cancel{false};

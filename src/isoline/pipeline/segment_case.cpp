@@ -28,8 +28,8 @@ uint64_t SegmentedCase::byte_size() const {
 
 Result<CaseScan> read_scan(const ModelSpec& spec, const CaseFiles& files, const ReadLimits& limits,
                            ThreadPool& pool) {
-  const auto begin = Clock::now();
   CaseScan out;
+  out.read.begin = Clock::now();
   ISOLINE_ASSIGN(out.scan, read_case(files.images, spec.reader, limits, pool));
   if (!files.previous_stage.empty()) {
     ISOLINE_ASSIGN(out.previous, read_labels(files.previous_stage, spec.reader, limits, pool));
@@ -37,15 +37,16 @@ Result<CaseScan> read_scan(const ModelSpec& spec, const CaseFiles& files, const 
   if (spec.patch_size.size() == 3 && out.scan.source.dimensions == 2)
     return Error{ErrorCode::kInvalidArgument, "a 2-D image cannot go through a 3-D configuration",
                  files.images[0], "Give a volume, or use the model's 2d configuration."};
-  out.read_s = seconds_since(begin);
+  out.read.end = Clock::now();
   return out;
 }
 
 Result<SegmentedCase> segment_scan(Segmenter& segmenter, CaseScan in, const ProgressFunction& progress,
                                    const std::atomic<bool>* cancel) {
-  const auto begin = Clock::now();
   SegmentedCase out;
   CaseResult& r = out.result;
+  r.read = in.read;
+  r.segment.begin = Clock::now();
   r.shape = in.scan.image.shape;
   r.spacing_mm = in.scan.image.geometry.spacing_mm;
   r.warnings = std::move(in.scan.warnings);
@@ -53,20 +54,20 @@ Result<SegmentedCase> segment_scan(Segmenter& segmenter, CaseScan in, const Prog
   ISOLINE_ASSIGN(r.segmentation,
                  segmenter.segment(std::move(in.scan.image),
                                    in.previous.data.empty() ? nullptr : &in.previous, progress, cancel));
-  r.segmentation.times.read_s = in.read_s;
-  r.total_s = in.read_s + seconds_since(begin);
+  r.segmentation.times.read_s = r.read.seconds();
+  r.segment.end = Clock::now();
   return out;
 }
 
 Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const CaseFiles& files,
                                const CaseOptions& options, ThreadPool& pool) {
-  const auto begin = Clock::now();
   CaseResult out = std::move(done.result);
+  out.write.begin = Clock::now();
   Segmentation& s = out.segmentation;
   if (options.postprocessing)
     for (const KeepLargestComponent& step : options.postprocessing->steps)
       keep_largest_component(s.labels, step.labels, uint16_t(step.background_label));
-  s.times.export_s += seconds_since(begin);
+  s.times.export_s += seconds_since(out.write.begin);
 
   const auto from = Clock::now();
   if (s.probabilities.size() && !options.probabilities_path.empty()) {
@@ -80,7 +81,8 @@ Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const 
   s.times.write_s = seconds_since(from);
   s.labels = LabelMap{};
   s.probabilities = Buffer<float>{};
-  out.total_s += seconds_since(begin);
+  out.write.end = Clock::now();
+  out.total_s = out.read.seconds() + out.segment.seconds() + out.write.seconds();
   return out;
 }
 

@@ -1,6 +1,8 @@
 // From files to files: one case through the whole pipeline.
 #pragma once
 
+#include <chrono>
+
 #include "isoline/io/nifti.h"
 #include "isoline/model/load_model.h"
 #include "isoline/model/postprocessing_spec.h"
@@ -9,13 +11,20 @@
 
 namespace isoline {
 
+// When a part of a case ran, from its first line to its last.
+struct Period {
+  std::chrono::steady_clock::time_point begin, end;
+  double seconds() const { return std::chrono::duration<double>(end - begin).count(); }
+};
+
 struct CaseResult {
   Segmentation segmentation;  // labels and probabilities are freed once written
   Shape3 shape{0, 0, 0};      // of the scan, file order
   Vec3<double> spacing_mm{1, 1, 1};
   std::vector<std::string> warnings;
   std::vector<int64_t> label_voxels;  // by label
-  double total_s = 0;                 // read to written, wall, without waiting between the parts below
+  Period read, segment, write;        // the parts below; `write` begins with postprocessing
+  double total_s = 0;                 // their sum: read to written, wall, without waiting between them
 };
 
 struct CaseOptions {
@@ -37,7 +46,7 @@ Result<CaseResult> segment_case(Segmenter& segmenter, const CaseFiles& files, co
 struct CaseScan {
   Scan scan;
   LabelMap previous;  // labels of the stage before; empty unless a cascade
-  double read_s = 0;
+  Period read;
   // Of voxels and labels, as long as the scan is held.
   uint64_t byte_size() const;
 };

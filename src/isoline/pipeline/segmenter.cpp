@@ -21,6 +21,10 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+void shift(std::vector<RunSpan>& spans, double ms) {
+  for (RunSpan& s : spans) s.begin_ms += ms, s.end_ms += ms;
+}
+
 // Values alive at once, at their peak, over one forward pass.
 int64_t peak_activation_values(const NetworkGraph& graph, const Shape3& patch) {
   std::vector<int64_t> size(graph.values.size());
@@ -98,8 +102,10 @@ struct Segmenter::Impl {
   std::unique_ptr<ScanRunner> runner;              // takes their place where the backend has one
   std::vector<Vec3<bool>> mirrors;
   std::string description;
-  std::vector<float> forward_ms;  // of the last run_network()
-  ScanReport report;              // and what the device did then
+  std::vector<float> forward_ms;            // of the last run_network()
+  std::vector<RunSpan> spans;               // and its forward passes, since `origin`
+  Clock::time_point origin = Clock::now();  // when segment() began
+  ScanReport report;                        // and what the device did then
 
   int64_t heads() const { return model.spec.labels.heads; }
   size_t folds() const { return model.spec.architecture ? graphs.size() : 1; }
@@ -187,6 +193,13 @@ Result<Segmenter> Segmenter::create(LoadedModel model, const Backend& backend,
   return Segmenter(std::move(impl));
 }
 
+Result<std::vector<LayerTime>> Segmenter::layer_times(int runs) {
+  if (impl_->runner) return impl_->runner->layer_times(runs);
+  if (impl_->sessions.empty() || !impl_->sessions[0])
+    return Error{ErrorCode::kInvalidArgument, "no scan has run yet", "--profile", "Segment one before."};
+  return impl_->sessions[0]->layer_times(runs);
+}
+
 Result<Prepared> Segmenter::preprocess(const Image& image, const LabelMap* previous_stage) {
   return isoline::preprocess(image, previous_stage, impl_->model.spec, impl_->pool);
 }
@@ -204,9 +217,13 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
     request.logits = sink;
     request.progress = progress;
     request.cancel = cancel;
+    const double begin_ms = 1e3 * seconds_since(m.origin);
     ISOLINE_RETURN_IF_ERROR(runner->run(request, &m.report));
     m.description = runner->description();
     m.forward_ms = m.report.forward_ms;
+    m.spans = std::move(m.report.spans);
+    std::erase_if(m.spans, [](const RunSpan& s) { return !s.on_device; });
+    shift(m.spans, begin_ms);
     return {};
   }
   const int64_t heads = m.heads(), tile_values = heads * voxels(plan.patch);
@@ -217,6 +234,13 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
   int64_t done = 0;
   m.forward_ms.clear();
   m.forward_ms.reserve(size_t(total));
+  m.spans.clear();
+  m.spans.reserve(size_t(total));
+  const auto ran_since = [&](double begin_ms, int64_t forwards) {
+    const double end_ms = 1e3 * seconds_since(m.origin);
+    m.spans.push_back({SpanKind::kForward, begin_ms, end_ms, false, int(forwards)});
+    m.forward_ms.insert(m.forward_ms.end(), size_t(forwards), float((end_ms - begin_ms) / double(forwards)));
+  };
 
   // With several folds the reference adds whole binary16 volumes in fold order and divides; so does this.
   const int64_t n = voxels(prepared.shape);
@@ -253,10 +277,9 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
       if (session->has_run_mirrored()) {
         extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), {false, false, false},
                      tile.data());
-        const auto from = Clock::now();
+        const double begin_ms = 1e3 * seconds_since(m.origin);
         ISOLINE_RETURN_IF_ERROR(session->run_mirrored(tile.data(), m.mirrors, sum.data()));
-        const double ms = 1e3 * seconds_since(from) / double(m.mirrors.size());
-        m.forward_ms.insert(m.forward_ms.end(), m.mirrors.size(), float(ms));
+        ran_since(begin_ms, mirrors());
         if (progress) progress(done += mirrors(), total);
         if (cancel && *cancel) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
         ISOLINE_RETURN_IF_ERROR(accumulator.add(t, sum.data(), fold_sink));
@@ -265,9 +288,9 @@ Status Segmenter::run_network(const Prepared& prepared, const LogitSink& sink,
       for (size_t k = 0; k < m.mirrors.size(); ++k) {
         extract_tile(plan, prepared.data.data(), prepared.channels, plan.origin(t), m.mirrors[k],
                      tile.data());
-        const auto from = Clock::now();
+        const double begin_ms = 1e3 * seconds_since(m.origin);
         ISOLINE_RETURN_IF_ERROR(session->run(tile.data(), k == 0 ? sum.data() : part.data()));
-        m.forward_ms.push_back(float(1e3 * seconds_since(from)));
+        ran_since(begin_ms, 1);
         if (k > 0) add_mirrored(part.data(), heads, plan.patch, m.mirrors[k], sum.data(), m.pool);
         if (progress) progress(++done, total);
         if (cancel && *cancel) return Error{ErrorCode::kCancelled, "interrupted", "", ""};
@@ -324,7 +347,7 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
                        std::to_string(m.options.max_ram_bytes >> 20) + " MiB",
                    "--max-ram", "Raise the limit or use a model with larger spacing."};
     Segmentation out;
-    const auto start = Clock::now();
+    const auto start = m.origin = Clock::now();
     const Geometry geometry = image.geometry;
     ISOLINE_ASSIGN(PreprocessPlan prepare,
                    plan_preprocess(image, previous_stage != nullptr, m.model.spec, m.pool));
@@ -360,6 +383,10 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
       out.times.export_s = m.report.export_s;
       out.labels.geometry = geometry;
       out.forward_ms = std::move(m.report.forward_ms);
+      out.spans = std::move(m.report.spans);
+      shift(out.spans, 1e3 * planned_s);
+      for (RunSpan& s : out.spans)
+        if (s.kind == SpanKind::kPreprocess) s.begin_ms = 0;  // with the planning
       out.device = std::move(m.report);
       return out;
     }
@@ -368,22 +395,31 @@ Result<Segmentation> Segmenter::segment(Image image, const LabelMap* previous_st
                    isoline::preprocess(image, previous_stage, m.model.spec, std::move(prepare), m.pool));
     image = Image{};
     out.times.preprocess_s = seconds_since(start);
+    const double prepared_ms = 1e3 * out.times.preprocess_s;
+    out.spans.push_back({SpanKind::kPreprocess, 0, prepared_ms, false, 0});
 
     const auto network_start = Clock::now();
     ISOLINE_ASSIGN(LabelExporter exporter,
                    LabelExporter::create(m.model.spec, prepared.crop, prepared.resample, m.pool,
                                          m.options.with_probabilities));
     double export_s = 0;
+    const auto exported_since = [&](double begin_ms) {
+      const double end_ms = 1e3 * seconds_since(start);
+      export_s += 1e-3 * (end_ms - begin_ms);
+      out.spans.push_back({SpanKind::kExport, begin_ms, end_ms, false, 0});
+    };
     const LogitSink sink = [&](const LogitSlab& slab) {
-      const auto from = Clock::now();
+      const double begin_ms = 1e3 * seconds_since(start);
       Status s = exporter.add(slab);
-      export_s += seconds_since(from);
+      exported_since(begin_ms);
       return s;
     };
     ISOLINE_RETURN_IF_ERROR(run_network(prepared, sink, progress, cancel));
     auto exported = exporter.finish();
     out.times.network_s = seconds_since(network_start) - export_s;
     out.times.export_s = export_s;
+    out.spans.push_back({SpanKind::kNetwork, prepared_ms, 1e3 * seconds_since(start), false, 0});
+    out.spans.insert(out.spans.end(), m.spans.begin(), m.spans.end());
     out.labels = std::move(exported.labels);
     out.labels.geometry = geometry;
     out.probabilities = std::move(exported.probabilities);

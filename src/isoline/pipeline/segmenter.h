@@ -49,7 +49,10 @@ struct Segmentation {
   Shape3 network_shape{0, 0, 0};
   CropRecord crop;
   int64_t evaluated_voxels = 0;  // host export only
-  // Where the scan lived on a device; else not set.
+  // When what ran, since segment() began: preprocess, network (with the exports inside it where the host
+  // decides labels), forward passes and exports. A device's own are by its clock.
+  std::vector<RunSpan> spans;
+  // Where the scan lived on a device; else not set. Its spans are above.
   std::optional<ScanReport> device;
 };
 
@@ -74,6 +77,11 @@ class Segmenter {
   // Runs tiles over `prepared`, giving finished logits (folds averaged) to `sink`; slabs ascend.
   Status run_network(const Prepared& prepared, const LogitSink& sink, const ProgressFunction& progress = {},
                      const std::atomic<bool>* cancel = nullptr);
+
+  // The steps of the first fold's network, one after the other, at the batch of the last scan; see
+  // Session::layer_times(). kInvalidArgument before the first scan, kUnsupported where the backend does not
+  // time its steps.
+  Result<std::vector<LayerTime>> layer_times(int runs);
 
   const ModelSpec& spec() const;
   ThreadPool& pool();
