@@ -300,11 +300,9 @@ struct CaseLoop {
 }  // namespace
 
 Result<Precision> parse_precision(const std::string& text) {
-  if (text == "fp32") return Precision::kFloat32;
-  if (text == "bf16") return Precision::kBFloat16;
-  if (text == "fp16") return Precision::kFloat16;
-  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "--precision",
-               "Use fp32, bf16 or fp16."};
+  auto precision = isoline::parse_precision(text);
+  if (!precision.ok()) return precision.error().in("--precision");
+  return precision;
 }
 
 Result<OpenedModel> open_model(const RunSettings& settings, const Output& output) {

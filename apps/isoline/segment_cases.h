@@ -38,7 +38,7 @@ struct OpenedModel {
 };
 Result<OpenedModel> open_model(const RunSettings& settings, const Output& output);
 
-// "fp32" | "bf16" | "fp16".
+// As isoline::parse_precision(); the error names the option.
 Result<Precision> parse_precision(const std::string& text);
 
 // Runs all cases. A failing case is reported and the others go on; the first error is returned at the end.

@@ -38,6 +38,12 @@ const char* to_string(Precision p) {
   return "unknown";
 }
 
+Result<Precision> parse_precision(const std::string& text) {
+  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16})
+    if (text == to_string(p)) return p;
+  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "", "Use fp32, bf16 or fp16."};
+}
+
 Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {
   return Error{ErrorCode::kInternal, description() + " does not mirror by itself", "", ""};
 }

@@ -17,6 +17,8 @@ namespace isoline {
 
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
 const char* to_string(Precision p);
+// "fp32", "bf16" or "fp16".
+Result<Precision> parse_precision(const std::string& text);
 
 struct SessionOptions {
   Shape3 patch{0, 0, 0};  // spatial shape [z, y, x] of every run
@@ -29,6 +31,7 @@ struct SessionOptions {
 struct TensorModelOptions {
   Precision precision = Precision::kFloat32;
   // Largest batch of a run; counts only where the file leaves the first axis of every input and output free.
+  // 0: that axis is none of a batch but an ordinary one.
   int64_t max_batch = 32;
   // Sessions that will run at the same time. 1: all threads work on one run (latency); more: the threads are
   // shared out among so many runs (throughput). Further sessions are allowed and wait for each other.
