@@ -2,43 +2,17 @@
 
 conformance_test.py ISOLINE FOLDER: the clients are installed into FOLDER once; exit code 77 where they cannot be had.
 """
-import glob
 import os
 import pathlib
 import queue
-import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 
-CLIENTS = ["tritonclient[http,grpc]==2.51.0", "numpy==1.26.4"]
-ANALYZER = ["tritonclient==2.41.1", "nvidia-cuda-runtime-cu12==12.9.79"]
+from clients import perf_analyzer, run_with_clients
 
-
-def install(folder):
-    """Python of a venv with the clients; ends the test with 77 if the wheels cannot be had."""
-    stamp = folder / "stamp"
-    wanted = repr((CLIENTS, ANALYZER))
-    if not stamp.exists() or stamp.read_text() != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-            pip = [folder / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-            subprocess.run(pip + CLIENTS, check=True)
-            subprocess.run(pip + ["--no-deps", "--only-binary", ":all:", "--target", folder / "analyzer", *ANALYZER], check=True)
-        except (subprocess.CalledProcessError, OSError) as e:
-            print(f"skipped: the clients cannot be installed here ({e})")
-            sys.exit(77)
-        stamp.write_text(wanted)
-    return folder / "venv/bin/python"
-
-
-if os.environ.get("ISOLINE_CONFORMANCE") != "1":
-    folder = pathlib.Path(sys.argv[2]).resolve()
-    python = install(folder)
-    os.environ["ISOLINE_CONFORMANCE"] = "1"
-    os.execv(python, [str(python), *sys.argv])
+run_with_clients(sys.argv[2])
 
 import numpy as np  # noqa: E402
 import tritonclient.grpc as grpcclient  # noqa: E402
@@ -158,11 +132,7 @@ class Conformance(unittest.TestCase):
         self.assertIsNotNone(self.grpc.infer("slow", [x], client_timeout=5))
 
     def test_perf_analyzer(self):
-        program = next(iter(glob.glob(str(FOLDER / "analyzer/**/perf_analyzer"), recursive=True)), None)
-        cudart = next(iter(glob.glob(str(FOLDER / "analyzer/**/libcudart.so.12"), recursive=True)), None)
-        self.assertTrue(program and cudart)
-        os.chmod(program, 0o755)
-        env = {**os.environ, "LD_LIBRARY_PATH": os.path.dirname(cudart)}
+        program, env = perf_analyzer(FOLDER)
         for protocol, port in (("http", self.server.http), ("grpc", self.server.grpc)):
             for more in ([], ["--async"], ["--streaming"] if protocol == "grpc" else ["--percentile=99"]):
                 with tempfile.TemporaryDirectory() as out:
