@@ -203,8 +203,7 @@ class OpenVinoBackend : public Backend {
         return Error{ErrorCode::kUnsupported, "the ONNX file's input and output must be float32", file, ""};
       return compile(model, options);
     } catch (const std::exception& e) {
-      return Error{ErrorCode::kCorrupt, std::string("OpenVINO cannot read this ONNX file: ") + e.what(), file,
-                   ""};
+      return Error{ErrorCode::kCorrupt, "OpenVINO cannot read this ONNX file: " + reason(e), file, ""};
     }
   }
 

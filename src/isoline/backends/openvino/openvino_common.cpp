@@ -1,5 +1,7 @@
 #include "isoline/backends/openvino/openvino_common.h"
 
+#include <sstream>
+
 #include "isoline/base/parallel.h"
 
 namespace isoline::openvino_backend {
@@ -9,8 +11,23 @@ ov::Core& core() {
   return instance;
 }
 
+std::string reason(const std::exception& e) {
+  std::string places, rest, line;
+  std::istringstream text(e.what());
+  while (std::getline(text, line)) {
+    const size_t begin = line.find_first_not_of(" \t\r"), end = line.find_last_not_of(" \t\r");
+    if (begin == std::string::npos) continue;
+    line = line.substr(begin, end - begin + 1);
+    const bool place = line.starts_with("Check '") || line.starts_with("Exception from ") ||
+                       line.starts_with("FrontEnd API failed");
+    std::string& to = place ? places : rest;
+    to += (to.empty() ? "" : "; ") + line;
+  }
+  return rest.empty() ? places : rest;
+}
+
 Error from_exception(const std::exception& e, const std::string& doing) {
-  return Error{ErrorCode::kInternal, "OpenVINO failed while " + doing + ": " + e.what(), "backend openvino",
+  return Error{ErrorCode::kInternal, "OpenVINO failed while " + doing + ": " + reason(e), "backend openvino",
                "Try --backend native or reference; please report this."};
 }
 

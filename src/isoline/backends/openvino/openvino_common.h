@@ -13,6 +13,10 @@ namespace isoline::openvino_backend {
 // One core per process: plugins are loaded once, and destroying it at exit is left to the library.
 ov::Core& core();
 
+// What an exception of the library says, on one line. Where it names places in the library's sources and also
+// says what is wrong, only the latter.
+std::string reason(const std::exception& e);
+
 // An exception of the library as an error of this program.
 Error from_exception(const std::exception& e, const std::string& doing);
 

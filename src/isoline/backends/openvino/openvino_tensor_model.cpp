@@ -181,7 +181,7 @@ class OpenVinoTensorModel : public TensorModel {
 Result<TensorModelInfo> describe_model(const ov::Model& model, const TensorModelOptions& options) {
   TensorModelInfo info;
   info.platform = "openvino_onnx";
-  const bool batched = has_batch_axis(model);
+  const bool batched = options.max_batch > 0 && has_batch_axis(model);
   info.max_batch = batched ? options.max_batch : 0;
   for (const auto& port : model.inputs()) {
     ISOLINE_ASSIGN(TensorSpec spec, describe_port(port, "input", info.inputs.size(), batched));
@@ -202,18 +202,19 @@ Result<TensorModelInfo> describe_model(const ov::Model& model, const TensorModel
 Result<std::unique_ptr<TensorModel>> open_tensor_model(const std::string& file,
                                                        const TensorModelOptions& options) {
   ISOLINE_RETURN_IF_ERROR(supports_precision(options.precision));
-  if (options.max_batch < 1 || options.instances < 1 || options.threads < 0)
+  if (options.max_batch < 0 || options.instances < 1 || options.threads < 0)
     return Error{ErrorCode::kInvalidArgument,
-                 "a model needs a batch and instances of at least 1 and no negative number of threads", file,
-                 ""};
+                 "a model needs an instance, and no negative batch or number of threads", file, ""};
   ISOLINE_RETURN_IF_ERROR(InputFile::open(file));
   std::shared_ptr<ov::Model> model;
   try {
     model = read_onnx(file);
   } catch (const std::exception& e) {
-    return Error{ErrorCode::kCorrupt, std::string("OpenVINO cannot read this ONNX file: ") + e.what(), file,
-                 ""};
+    return Error{ErrorCode::kCorrupt, "OpenVINO cannot read this ONNX file: " + reason(e), file, ""};
   }
+  if (model->inputs().empty() || model->outputs().empty())
+    return Error{ErrorCode::kCorrupt, "holds no network with inputs and outputs", file,
+                 "Export the network again."};
   try {
     auto info = describe_model(*model, options);
     if (!info.ok()) return info.error().in(file);
