@@ -4,9 +4,11 @@
 #include <thread>
 
 #include "cli.h"
+#include "isoline/backends/registry/registry.h"
 #include "isoline/base/file.h"
 #include "isoline/base/parallel.h"
 #include "isoline/frontend/frontend.h"
+#include "isoline/model_loader/model_loader.h"
 #include "isoline/net/server.h"
 #include "isoline/serve/repository.h"
 
@@ -20,6 +22,8 @@ struct Options {
   double max_body_mb = 64, max_in_flight_mb = 1024, head_timeout_s = 10, transfer_timeout_s = 10,
          drain_timeout_s = 30, min_kb_per_s = 64;
   size_t max_connections = 1024, max_queue = 4096;
+  int64_t max_pixels = DecodeLimits{}.max_pixels;
+  double max_decode_mb = 256;
 };
 
 // One token a line; empty lines and # comments aside.
@@ -75,8 +79,12 @@ Status serve_models(const Options& o) {
     ISOLINE_ASSIGN(grpc_tls, net::TlsContext::load(o.tls_certificate, o.tls_key, true));
   }
 
+  const BackendRegistry registry = builtin_backends();
+  DecodeLimits decode;
+  decode.max_pixels = o.max_pixels;
+  decode.max_bytes = uint64_t(o.max_decode_mb * (1 << 20));
   net::Server server(limits_of(o));
-  serve::Repository repository({o.models, nullptr, {o.max_queue}});
+  serve::Repository repository({o.models, make_model_factory(registry, decode), {o.max_queue}});
   frontend::Frontend frontend(front, repository, server);
   int http_port = -1, grpc_port = -1;
   if (o.http_port >= 0) {
@@ -146,6 +154,12 @@ Action add_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--max-queue", o->max_queue, "Requests that wait for one model")
       ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  app.add_option("--max-pixels", o->max_pixels, "Refuse larger pictures")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
+      ->capture_default_str();
+  app.add_option("--max-decode-mb", o->max_decode_mb, "Memory that decoding one picture may take")
+      ->check(CLI::Range(1.0, 65536.0))
       ->capture_default_str();
   app.add_option("--head-timeout", o->head_timeout_s, "Seconds for a request's head")
       ->check(CLI::Range(0.1, 3600.0))

@@ -70,11 +70,23 @@ class TensorSession {
   virtual Status run(std::span<const InputTensor> inputs, std::vector<OwnedTensor>& outputs) = 0;
 };
 
+// Makes one sample of a model's only input from an encoded file, a picture say. Immutable, thread-safe.
+class SampleDecoder {
+ public:
+  virtual ~SampleDecoder() = default;
+  virtual size_t bytes_per_sample() const = 0;
+  // `out`: bytes_per_sample(); indeterminate after an error. kCorrupt, kUnsupported (another format) or
+  // kResourceExhausted (larger than the limits), each without having used more memory than the limits allow.
+  virtual Status decode(std::span<const std::byte> file, std::span<std::byte> out) const = 0;
+};
+
 // A model from which instances are made. Thread-safe.
 class TensorModel {
  public:
   virtual ~TensorModel() = default;
   virtual const TensorModelInfo& info() const = 0;
+  // Where samples may also come as encoded files; may outlive the model.
+  virtual std::shared_ptr<const SampleDecoder> decoder() const { return nullptr; }
   virtual Result<std::unique_ptr<TensorSession>> create_session() const = 0;
 };
 

@@ -47,6 +47,11 @@ void Abandonable::gone() {
   ticket.cancel();
 }
 
+bool Abandonable::is_gone() const {
+  std::lock_guard lock(mutex_);
+  return gone_;
+}
+
 bool authorized(const std::vector<std::string>& tokens, std::string_view authorization) {
   if (tokens.empty()) return true;
   constexpr std::string_view kScheme = "Bearer ";

@@ -54,9 +54,10 @@ class Abandonable {
  public:
   void started(serve::InferTicket ticket);
   void gone();
+  bool is_gone() const;
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   serve::InferTicket ticket_;
   bool started_ = false, gone_ = false;
 };

@@ -65,6 +65,44 @@ std::optional<std::vector<std::string>> split_path(std::string_view path) {
   return parts;
 }
 
+// "Image/PNG; q=1" -> "image/png".
+std::string media_type(std::string_view content_type) {
+  std::string type(content_type.substr(0, content_type.find(';')));
+  while (!type.empty() && type.back() == ' ') type.pop_back();
+  for (char& c : type)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  return type;
+}
+
+HttpResponse picture_failure(const Error& error) {
+  const ErrorCode code = error.code;
+  return failure(code == ErrorCode::kResourceExhausted ? 413
+                 : code == ErrorCode::kUnsupported     ? 415
+                                                       : http_status(code),
+                 error.to_string());
+}
+
+// The decoded sample of a request, counted against the server's memory.
+Result<serve::InferRequest> decode_picture(const serve::ServedModel& model, std::span<const std::byte> file,
+                                           const std::shared_ptr<net::MemoryBudget>& budget) {
+  const auto start = serve::Clock::now();
+  const SampleDecoder& decoder = *model.decoder();
+  const size_t bytes = decoder.bytes_per_sample();
+  auto sample = std::make_shared<net::Bytes>(budget);
+  if (!sample->grow(bytes, bytes)) return Error{ErrorCode::kIo, "too much memory is in use", "", ""};
+  ISOLINE_RETURN_IF_ERROR(decoder.decode(file, sample->room().first(bytes)));
+  sample->advance(bytes);
+  const TensorModelInfo& info = model.info();
+  serve::NamedTensor tensor{info.inputs[0].name, info.inputs[0].type, info.inputs[0].shape, sample->span()};
+  if (info.max_batch > 0) tensor.shape.insert(tensor.shape.begin(), 1);
+  serve::InferRequest request;
+  request.inputs.push_back(std::move(tensor));
+  request.memory = std::move(sample);
+  request.decode_ns =
+      uint64_t(std::chrono::duration_cast<std::chrono::nanoseconds>(serve::Clock::now() - start).count());
+  return request;
+}
+
 }  // namespace
 
 // One inference from its body to its answer.
@@ -74,6 +112,7 @@ struct RestRoutes::Infer {
   std::optional<uint64_t> header_length;
   net::Coding coding = net::Coding::kIdentity, answer_coding = net::Coding::kIdentity;
   serve::Clock::time_point received = serve::Clock::now();
+  bool picture = false;  // the body is one, and no tensors
   oip::RestOutputs outputs;
   Abandonable abandonable;
 };
@@ -209,13 +248,20 @@ void RestRoutes::infer(const std::shared_ptr<net::HttpExchange>& exchange, const
       return exchange->respond(failure(400, "Inference-Header-Content-Length is no number"));
     request->header_length = n;
   }
+  const std::string type = media_type(head.header("content-type"));
+  if (!request->header_length && (type == "application/octet-stream" || type.starts_with("image/"))) {
+    request->picture = request->model->decoder() != nullptr;
+    if (!request->picture && type != "application/octet-stream")
+      return exchange->respond(failure(415, "model '" + request->model->name() + "' takes no pictures"));
+  }
   const auto coding = net::parse_coding(head.header("content-encoding"));
   if (!coding.ok()) return exchange->respond(failure(415, coding.error().to_string()));
   request->coding = *coding;
   if (const auto accept = head.header("accept-encoding"); !accept.empty())
     request->answer_coding = net::choose_coding(accept);
   exchange->on_gone([request] { request->abandonable.gone(); });
-  if (request->coding == net::Coding::kIdentity && exchange->body().size() <= kInlineBytes)
+  if (!request->picture && request->coding == net::Coding::kIdentity &&
+      exchange->body().size() <= kInlineBytes)
     return start(request);
   in_pool(exchange, [this, request] { start(request); });
 }
@@ -238,13 +284,24 @@ void RestRoutes::start(const std::shared_ptr<Infer>& infer) {
     body = bytes->span();
     owner = bytes;
   }
+  if (infer->picture) {
+    if (infer->abandonable.is_gone()) return;
+    auto request = decode_picture(*infer->model, body, f_.server_.budget());
+    if (request.ok()) return submit(infer, std::move(*request));
+    return exchange.respond(request.error().code == ErrorCode::kIo ? failure(503, request.error().to_string())
+                                                                   : picture_failure(request.error()));
+  }
   auto parsed = oip::parse_infer(body, std::move(owner), infer->header_length, infer->model->info());
   if (!parsed.ok()) return exchange.respond(failure(parsed.error()));
-  parsed->request.model = infer->model->name();
-  parsed->request.received = infer->received;
   infer->outputs = std::move(parsed->outputs);
+  submit(infer, std::move(parsed->request));
+}
+
+void RestRoutes::submit(const std::shared_ptr<Infer>& infer, serve::InferRequest request) {
+  request.model = infer->model->name();
+  request.received = infer->received;
   infer->abandonable.started(
-      infer->model->infer(std::move(parsed->request), [this, infer](Result<serve::InferResponse> response) {
+      infer->model->infer(std::move(request), [this, infer](Result<serve::InferResponse> response) {
         // Writing much JSON or compressing much would hold up the model's instance.
         size_t bytes = 0;
         if (response.ok())

@@ -18,6 +18,7 @@ class RestRoutes {
   void infer(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
              const std::string& version);
   void start(const std::shared_ptr<Infer>& infer);
+  void submit(const std::shared_ptr<Infer>& infer, serve::InferRequest request);
   void finish(const std::shared_ptr<Infer>& infer, Result<serve::InferResponse> response);
   void model_get(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
                  const std::string& version, const std::string& what);

@@ -34,6 +34,7 @@ struct InferRequest {
   uint64_t timeout_us = 0;                    // longest wait in the queue; 0: the model's default
   std::optional<Clock::time_point> deadline;  // dropped from the queue when this passes
   Clock::time_point received = Clock::now();
+  uint64_t decode_ns = 0;  // spent on making the inputs from encoded files; counted as compute_input
   std::shared_ptr<const void> memory;  // keeps the bytes of `inputs` alive
 };
 

@@ -124,16 +124,18 @@ Result<Repository::Versions> Repository::open(const std::string& name,
   ISOLINE_ASSIGN(const auto chosen, choose_versions(folder.string(), config.version_policy));
   Versions versions;
   for (const auto& [number, version_folder] : chosen) {
-    const ModelSource source{name, number, folder.string(), version_folder, config};
+    ModelConfig completed = config;
+    const ModelSource source{name, number, folder.string(), version_folder,
+                             text || kind != fs::file_type::not_found};
     const std::string& platform = config.platform.empty() ? config.backend : config.platform;
     auto model =
         platform == kIdentityPlatform ? open_identity_model(config)
         : options_.open_model
-            ? options_.open_model(source)
+            ? options_.open_model(source, completed)
             : Error{ErrorCode::kUnsupported, "no way to open models of platform '" + platform + "'", "", ""};
     if (!model.ok()) return model.error().in(name + "/" + std::to_string(number));
-    ISOLINE_ASSIGN(versions[number],
-                   ServedModel::start(std::move(*model), config, name, number, options_.scheduler));
+    ISOLINE_ASSIGN(versions[number], ServedModel::start(std::move(*model), std::move(completed), name, number,
+                                                        options_.scheduler));
   }
   return versions;
 }

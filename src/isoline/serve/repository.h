@@ -18,16 +18,18 @@
 
 namespace isoline::serve {
 
-// Where a version of a model lies and how it is to be served.
+// Where a version of a model lies.
 struct ModelSource {
   std::string name;
   int64_t version = 1;
   std::string folder;          // of the model
   std::string version_folder;  // of the version; the same where there are no versions
-  const ModelConfig& config;
+  bool configured = false;     // a configuration was written, in a file or in the request
 };
-// Turns files into a model; an error names what is missing. The platform "isoline_identity" needs none.
-using ModelFactory = std::function<Result<std::unique_ptr<TensorModel>>(const ModelSource&)>;
+// Turns files into a model, to be served as `config` says; what that leaves open may be filled in. An error
+// names what is missing. The platform "isoline_identity" needs no factory.
+using ModelFactory =
+    std::function<Result<std::unique_ptr<TensorModel>>(const ModelSource&, ModelConfig& config)>;
 
 struct RepositoryOptions {
   std::string root;

@@ -235,9 +235,9 @@ void Scheduler::run(TensorSession& session, Jobs& jobs, std::vector<Buffer<std::
                  output_ns = ns_between(ran, end);
   std::vector<Statistics::Answered> answered;
   for (const auto& j : jobs)
-    answered.push_back(
-        {{ns_between(j->request.received, end), ns_between(j->queued, start), input_ns, infer_ns, output_ns},
-         j->samples});
+    answered.push_back({{ns_between(j->request.received, end), ns_between(j->queued, start),
+                         input_ns + j->request.decode_ns, infer_ns, output_ns},
+                        j->samples});
   statistics_.record_execution(batch, input_ns, infer_ns, output_ns, answered);
   for (size_t r = 0; r < jobs.size(); ++r) jobs[r]->done(std::move(responses[r]));
 }

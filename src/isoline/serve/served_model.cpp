@@ -166,6 +166,7 @@ Result<std::shared_ptr<ServedModel>> ServedModel::start(std::unique_ptr<TensorMo
     ISOLINE_RETURN_IF_ERROR(warm_up(*session, served->info_, served->config_, label));
     sessions.push_back(std::move(session));
   }
+  served->decoder_ = model->decoder();
   served->model_ = std::move(model);
   served->scheduler_ = std::make_unique<Scheduler>(served->config_, served->info_, std::move(sessions),
                                                    served->statistics_, label, served->version_, options);

@@ -38,6 +38,9 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   const ModelConfig& config() const { return config_; }
   const TensorModelInfo& info() const { return info_; }
 
+  // Null where the model takes tensors only.
+  const std::shared_ptr<const SampleDecoder>& decoder() const { return decoder_; }
+
   // `done` is called exactly once, from this thread if the request does not fit the model.
   InferTicket infer(InferRequest request, InferDone done);
 
@@ -55,6 +58,7 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   ModelConfig config_;
   TensorModelInfo info_;
   std::unique_ptr<TensorModel> model_;
+  std::shared_ptr<const SampleDecoder> decoder_;
   Statistics statistics_;
   std::unique_ptr<Scheduler> scheduler_;
 };

@@ -1,8 +1,8 @@
 // Counts and durations of one model version, kept as Triton keeps them, and histograms that can be added up.
 //
 // inference_count counts samples, execution_count calls of the model; every duration is added once a request
-// (a batch's compute time once for each of its requests), in batch_stats once an execution. Warm-up is never
-// recorded.
+// (a batch's compute time once for each of its requests), in batch_stats once an execution. A request's
+// compute_input has the decoding of its picture in it, a batch's has not. Warm-up is never recorded.
 #pragma once
 
 #include <array>
