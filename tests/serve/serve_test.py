@@ -122,6 +122,14 @@ class Protocol(unittest.TestCase):
         self.assertEqual(self.infer("simple", plain, {"Content-Encoding": "br"})[0], 415)
         self.assertEqual(self.infer("simple", plain, {"Content-Encoding": "gzip"})[0], 400)
 
+    def test_memory_of_answered_requests_is_given_back(self):
+        data = os.urandom(1 << 20)
+        body, headers = self.binary("text", struct.pack("<I", len(data)) + data, "BYTES", [1, 1], parameters={"binary_data_output": True})
+        for _ in range(10):
+            self.assertEqual(self.infer("text", body, headers)[0], 200)
+            self.assertEqual(self.infer("text", body[:-1], headers)[0], 400)
+        self.assertTrue(wait_for(lambda: b"\nisoline_request_bytes_in_flight 0\n" in self.server.request("/metrics")[2]))
+
     def test_refusals(self):
         good = tensor([1, 2, 3])
         cases = [

@@ -371,6 +371,7 @@ Exchange::~Exchange() {
 void Exchange::respond(HttpResponse response) {
   if (answered_.exchange(true)) return;
   reactor_.post([self = shared_from_this(), r = std::make_shared<HttpResponse>(std::move(response))] {
+    self->gone_ = nullptr;  // what it holds may hold this exchange, and its body
     if (const auto c = self->connection_.lock()) c->answer(self.get(), *r);
   });
 }
