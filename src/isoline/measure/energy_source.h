@@ -53,6 +53,7 @@ struct Health {
 struct MemoryUse {
   Reading device_bytes;   // all processes and the driver
   Reading process_bytes;  // of one process and its descendants
+  Reading device_total_bytes = Reading::unavailable("this source has no memory size");
 };
 
 // Reads may take a system call or a driver call (microseconds to milliseconds) and never throw for a device
@@ -67,6 +68,8 @@ class EnergySource {
   virtual Reading read_power_w() = 0;
   // Power averaged by the device over its own window (NVML: 1 s).
   virtual Reading read_average_power_w() { return Reading::unavailable("this source has no averaged power"); }
+  // Share of time in which the device was busy, 0..1, over the driver's own short window.
+  virtual Reading read_utilization() { return Reading::unavailable("this source has no utilisation"); }
   virtual Health read_health() = 0;
   // Memory of the device and of process `pid` (with its descendants).
   virtual MemoryUse read_memory(int64_t pid) = 0;

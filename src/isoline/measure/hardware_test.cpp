@@ -71,6 +71,8 @@ TEST(Nvml, ReadsEverything) {
   EXPECT_TRUE(is_power_capped(0x4));
   const MemoryUse m = s.read_memory(::getpid());
   EXPECT_EQ(*m.device_bytes, double(3ull << 30));
+  EXPECT_EQ(*m.device_total_bytes, double(80ull << 30));
+  EXPECT_DOUBLE_EQ(*s.read_utilization(), 0.37);
   EXPECT_EQ(*m.process_bytes, double(8 << 20));  // the eighth entry is this process
   EXPECT_EQ(*s.read_contexts(), 20);
   const MemoryUse other = n.sources[1]->read_memory(::getpid());
@@ -88,6 +90,8 @@ TEST(Nvml, OldDriverFallsBackAndSaysSo) {
   EXPECT_EQ(throttle_names(*s.read_health().throttle_bits), std::vector<std::string>{"gpu_idle"});
   const MemoryUse m = s.read_memory(1);
   EXPECT_EQ(*m.device_bytes, double(5ull << 30));
+  EXPECT_EQ(*m.device_total_bytes, double(24ull << 30));
+  EXPECT_FALSE(s.read_utilization().ok());
   EXPECT_NE(m.process_bytes.reason.find("lacks nvmlDeviceGetComputeRunningProcesses"), std::string::npos);
 }
 

@@ -49,6 +49,9 @@ struct NvmlProcess {  // of ..._v2 and ..._v3
   unsigned gpu_instance, compute_instance;
 };
 static_assert(sizeof(NvmlProcess) == 24);
+struct NvmlUtilization {
+  unsigned gpu_percent, memory_percent;
+};
 constexpr unsigned kFieldPowerAverage = 185, kFieldPowerInstant = 186;
 constexpr unsigned kClockSm = 1, kClockMemory = 2;
 
@@ -94,6 +97,7 @@ class Library {
     if (!get(events, "nvmlDeviceGetCurrentClocksEventReasons"))
       get(events, "nvmlDeviceGetCurrentClocksThrottleReasons");
     get(temperature, "nvmlDeviceGetTemperature");
+    get(utilization, "nvmlDeviceGetUtilizationRates");
     get(persistence, "nvmlDeviceGetPersistenceMode");
     get(ecc, "nvmlDeviceGetEccMode");
     get(mig, "nvmlDeviceGetMigMode");
@@ -127,6 +131,7 @@ class Library {
   NvmlReturn (*clock)(NvmlDevice, unsigned, unsigned*) = nullptr;
   NvmlReturn (*events)(NvmlDevice, unsigned long long*) = nullptr;
   NvmlReturn (*temperature)(NvmlDevice, unsigned, unsigned*) = nullptr;
+  NvmlReturn (*utilization)(NvmlDevice, NvmlUtilization*) = nullptr;
   NvmlReturn (*persistence)(NvmlDevice, unsigned*) = nullptr;
   NvmlReturn (*ecc)(NvmlDevice, unsigned*, unsigned*) = nullptr;
   NvmlReturn (*mig)(NvmlDevice, unsigned*, unsigned*) = nullptr;
@@ -216,6 +221,12 @@ class NvmlSource : public EnergySource {
     return field(kFieldPowerInstant);
   }
   Reading read_average_power_w() override { return field(kFieldPowerAverage); }
+  Reading read_utilization() override {
+    NvmlUtilization rates{};
+    return checked(
+        nvml_->utilization, "nvmlDeviceGetUtilizationRates",
+        [&] { return nvml_->utilization(device_, &rates); }, [&] { return rates.gpu_percent * 0.01; });
+  }
   Health read_health() override {
     Health h;
     unsigned value = 0;
@@ -236,18 +247,23 @@ class NvmlSource : public EnergySource {
   }
   MemoryUse read_memory(int64_t pid) override {
     MemoryUse use;
+    double total = 0;
     if (nvml_->memory_v2) {
       NvmlMemoryV2 memory{};
       memory.version = unsigned(sizeof memory) | (2u << 24);
       use.device_bytes = checked(
           nvml_->memory_v2, "nvmlDeviceGetMemoryInfo_v2", [&] { return nvml_->memory_v2(device_, &memory); },
           [&] { return memory.used; });
+      total = double(memory.total);
     } else {
       NvmlMemory memory{};
       use.device_bytes = checked(
           nvml_->memory, "nvmlDeviceGetMemoryInfo", [&] { return nvml_->memory(device_, &memory); },
           [&] { return memory.used; });
+      total = double(memory.total);
     }
+    use.device_total_bytes =
+        use.device_bytes.ok() ? Reading::of(total) : Reading::unavailable(use.device_bytes.reason);
     std::vector<NvmlProcess> list;
     const Reading listed = list_processes(list);
     if (!listed.ok()) {

@@ -29,6 +29,11 @@ Reading thread_cpu_s() {
   return cpu_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
+Reading rss_bytes() {
+  const uint64_t now = current_rss_bytes();
+  return now ? Reading::of(double(now)) : Reading::unavailable("the system does not say the resident set");
+}
+
 Reading peak_rss_bytes_since_reset() {
   const uint64_t peak = isoline::peak_rss_bytes();
   return peak ? Reading::of(double(peak))

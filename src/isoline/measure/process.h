@@ -13,6 +13,8 @@ Reading process_cpu_s();
 // The same of the calling thread alone.
 Reading thread_cpu_s();
 
+// Resident set of this process now, in bytes.
+Reading rss_bytes();
 // Largest resident set since the process began or since the last successful reset_peak_rss(), in bytes.
 Reading peak_rss_bytes_since_reset();
 // Starts the peak anew at what is resident now (writes 5 to /proc/self/clear_refs). kIo with the reason where
