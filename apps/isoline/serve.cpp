@@ -24,6 +24,7 @@ struct Options {
   size_t max_connections = 1024, max_queue = 4096;
   int64_t max_pixels = DecodeLimits{}.max_pixels;
   double max_decode_mb = 256;
+  frontend::HostWatchOptions host;
 };
 
 // One token a line; empty lines and # comments aside.
@@ -69,6 +70,7 @@ Status serve_models(const Options& o) {
   frontend::FrontendOptions front;
   front.server = {"isoline", ISOLINE_VERSION};
   front.model_control = !o.no_model_control;
+  front.host = o.host;
   front.threads = std::clamp(available_cores(), 1, 4);
   if (!o.token_file.empty()) {
     ISOLINE_ASSIGN(front.tokens, read_tokens(o.token_file));
@@ -174,6 +176,10 @@ Action add_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--drain-timeout", o->drain_timeout_s, "Seconds that running requests get after SIGTERM")
       ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_option("--nvml", o->host.nvml_library, "NVML library that GPU figures of /metrics come from")
+      ->capture_default_str();
+  app.add_option("--rapl", o->host.rapl_root, "Folder of the powercap tree: CPU energy of /metrics")
       ->capture_default_str();
   app.add_flag("-q,--quiet", o->quiet, "No messages but errors");
   return [o]() -> Status { return serve_models(*o); };

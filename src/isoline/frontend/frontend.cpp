@@ -8,6 +8,7 @@ Frontend::Frontend(FrontendOptions options, serve::Repository& repository, net::
     : options_(std::move(options)),
       repository_(repository),
       server_(server),
+      host_(options_.host, repository),
       rest_(std::make_unique<RestRoutes>(*this)),
       grpc_(std::make_unique<GrpcRoutes>(*this)),
       pool_(options_.threads, 1024) {}

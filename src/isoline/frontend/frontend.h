@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "isoline/frontend/host_watch.h"
 #include "isoline/frontend/task_pool.h"
 #include "isoline/net/server.h"
 #include "isoline/oip/prometheus.h"
@@ -22,6 +23,7 @@ struct FrontendOptions {
       tokens;  // a request must carry one of them ("Authorization: Bearer ..."); empty: none needed
   bool model_control = true;  // clients may load and unload models
   int threads = 2;
+  HostWatchOptions host;
 };
 
 // Answers requests of the server's listeners. The repository and the net::Server must outlive it; stop
@@ -43,6 +45,7 @@ class Frontend {
   serve::Repository& repository_;
   net::Server& server_;
   std::atomic<bool> ready_{false};
+  HostWatch host_;
   std::unique_ptr<class RestRoutes> rest_;
   std::unique_ptr<class GrpcRoutes> grpc_;
   TaskPool pool_;  // last: its tasks use the rest

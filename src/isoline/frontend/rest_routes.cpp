@@ -156,9 +156,11 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
   if (p.size() == 1 && is(0, "metrics")) {
     if (!get) return wrong_method("GET");
     const net::ServerFigures s = f_.server_.figures();
-    HttpResponse r = json(oip::write_metrics(
-        f_.repository_.served(),
-        {s.connections, s.connections_total, s.rejected_total, s.requests_total, s.bytes_in_flight}));
+    HttpResponse r =
+        json(oip::write_metrics(f_.repository_.served(),
+                                {s.connections, s.connections_total, s.rejected_total, s.requests_total,
+                                 s.bytes_in_flight, s.http_responses, s.grpc_calls},
+                                f_.host_.figures()));
     r.content_type = "text/plain; version=0.0.4; charset=utf-8";
     return exchange->respond(std::move(r));
   }

@@ -1,6 +1,7 @@
 // What the server's loop and its connections know of each other. Internal to the room.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -17,6 +18,24 @@ using Clock = std::chrono::steady_clock;
 
 class Connection;
 
+// How often each code below `kCodes` was said. Counted in the loop's thread, read from any.
+template <size_t kCodes>
+class TallyByCode {
+ public:
+  void add(int code) {
+    if (code >= 0 && size_t(code) < kCodes) counts_[size_t(code)].fetch_add(1, std::memory_order_relaxed);
+  }
+  std::map<int, uint64_t> seen() const {
+    std::map<int, uint64_t> out;
+    for (size_t i = 0; i < kCodes; ++i)
+      if (const uint64_t n = counts_[i].load(std::memory_order_relaxed)) out.emplace(int(i), n);
+    return out;
+  }
+
+ private:
+  std::array<std::atomic<uint64_t>, kCodes> counts_{};
+};
+
 class Reactor {
  public:
   explicit Reactor(ServerLimits limits);
@@ -32,6 +51,8 @@ class Reactor {
   const ServerLimits limits;
   const std::shared_ptr<MemoryBudget> budget;
   std::atomic<uint64_t> open{0}, connections_total{0}, rejected_total{0}, requests_total{0};
+  TallyByCode<600> http_responses;
+  TallyByCode<17> grpc_calls;
 
  private:
   struct Listener;

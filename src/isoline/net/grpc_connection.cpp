@@ -152,7 +152,10 @@ class GrpcConnection final : public Connection {
     auto streams = std::move(streams_);
     streams_.clear();
     for (const auto& [id, s] : streams)
-      if (s->call) s->call->gone();
+      if (s->call) {
+        if (!s->finish) reactor_.grpc_calls.add(int(GrpcStatus::kCancelled));
+        s->call->gone();
+      }
   }
 
   void answer(int32_t id, const Call* from, std::vector<Segment>& parts, bool has_message, bool finish,
@@ -170,6 +173,7 @@ class GrpcConnection final : public Connection {
       s.finish = true;
       s.status = status;
       s.message = std::move(message);
+      reactor_.grpc_calls.add(int(status));
     }
     respond(s);
     progress();
@@ -343,6 +347,7 @@ class GrpcConnection final : public Connection {
     const auto stream = std::move(it->second);
     c.streams_.erase(it);
     c.since_ = Clock::now();
+    if (!stream->finish) c.reactor_.grpc_calls.add(int(GrpcStatus::kCancelled));  // the client's doing
     stream->call->gone();
     return 0;
   }
@@ -362,6 +367,7 @@ class GrpcConnection final : public Connection {
     s.finish = true;
     s.status = status;
     s.message = message;
+    reactor_.grpc_calls.add(int(status));
     s.call->gone();
     respond(s);
   }

@@ -302,6 +302,7 @@ class HttpConnection final : public Connection {
   }
 
   void write(HttpResponse& response, bool keep_alive) {
+    reactor_.http_responses.add(response.status);
     size_t length = response.text.size();
     for (const Segment& s : response.segments) length += s.bytes.size();
     std::string head;

@@ -103,6 +103,7 @@ void Reactor::accept(Listener& listener) {
     if (connections_.size() >= limits.max_connections) {
       ++rejected_total;
       if (!listener.tls) {
+        http_responses.add(503);
         static constexpr char kFull[] =
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 34\r\n"
             "Connection: close\r\nRetry-After: 1\r\n\r\n{\"error\": \"too many connections\" }";
@@ -249,8 +250,13 @@ void Server::drain(std::chrono::milliseconds timeout) {
   reactor_->drain(timeout);
 }
 ServerFigures Server::figures() const {
-  return {reactor_->open, reactor_->connections_total, reactor_->rejected_total, reactor_->requests_total,
-          reactor_->budget->used()};
+  return {reactor_->open,
+          reactor_->connections_total,
+          reactor_->rejected_total,
+          reactor_->requests_total,
+          reactor_->budget->used(),
+          reactor_->http_responses.seen(),
+          reactor_->grpc_calls.seen()};
 }
 const std::shared_ptr<MemoryBudget>& Server::budget() const {
   return reactor_->budget;

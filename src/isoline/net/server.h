@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -86,6 +87,8 @@ struct GrpcHandler {
 struct ServerFigures {
   uint64_t connections = 0, connections_total = 0, rejected_total = 0, requests_total = 0,
            bytes_in_flight = 0;
+  std::map<int, uint64_t> http_responses;  // by status; refusals for a limit too
+  std::map<int, uint64_t> grpc_calls;      // that ended, by the code of gRPC
 };
 
 class Server {

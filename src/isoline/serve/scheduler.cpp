@@ -157,11 +157,13 @@ void Scheduler::work(TensorSession& session) {
     jobs.resize(decision.take);
     for (const auto& j : jobs) remove_locked(*j);
     const bool wake_another = waiting_ && idle_;
+    ++running_;
     lock.unlock();
     if (wake_another) work_ready_.notify_one();
     run(session, jobs, scratch);
     jobs.clear();  // requests' memory goes before this thread sleeps
     lock.lock();
+    --running_;
   }
 }
 
@@ -323,6 +325,11 @@ void Scheduler::drain() {
 size_t Scheduler::waiting() const {
   std::lock_guard lock(mutex_);
   return waiting_;
+}
+
+size_t Scheduler::running() const {
+  std::lock_guard lock(mutex_);
+  return running_;
 }
 
 }  // namespace isoline::serve

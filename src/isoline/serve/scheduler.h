@@ -51,6 +51,8 @@ class Scheduler {
   void drain();
 
   size_t waiting() const;
+  // Instances that run the model now.
+  size_t running() const;
 
  private:
   using Jobs = std::vector<std::shared_ptr<Job>>;
@@ -74,7 +76,7 @@ class Scheduler {
   std::condition_variable work_ready_, expiry_changed_;
   // queues_[0]: no priorities; [1], [2], ...: by level. The last: timed out with action DELAY.
   std::vector<std::deque<std::shared_ptr<Job>>> queues_;
-  size_t waiting_ = 0, idle_ = 0;
+  size_t waiting_ = 0, idle_ = 0, running_ = 0;
   bool draining_ = false, stopped_ = false;
   std::vector<std::unique_ptr<TensorSession>> sessions_;
   std::vector<std::thread> workers_;

@@ -46,6 +46,7 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
 
   StatisticsSnapshot statistics() const { return statistics_.snapshot(); }
   size_t waiting() const { return scheduler_ ? scheduler_->waiting() : 0; }
+  size_t running() const { return scheduler_ ? scheduler_->running() : 0; }
   // Finishes what waits, then frees instances and weights. Blocks.
   void drain();
 
