@@ -39,6 +39,8 @@ Action add_segment(CLI::App& app) {
   app.add_flag("--save-probabilities", o->run.save_probabilities,
                "Also write CASE.npz with softmax or sigmoid");
   app.add_flag("--continue", o->run.continue_prediction, "Skip cases whose output exists");
+  app.add_option("--profile", o->run.profile_file,
+                 "Also print times by stage and layer and write a Chrome trace to this file");
   app.add_option("--overlap", o->run.overlap)->check(CLI::IsMember({"auto", "on", "off"}))->group("");
   add_output_options(app, o->output);
   return [o]() -> Status {

@@ -7,8 +7,10 @@
 #include <iostream>
 #include <optional>
 
+#include "isoline/base/file.h"
 #include "isoline/base/progress.h"
 #include "isoline/base/resources.h"
+#include "profile.h"
 
 namespace isoline::cli {
 namespace {
@@ -65,8 +67,7 @@ Json case_json(const CaseFiles& files, const CaseResult& r) {
           {"warnings", r.warnings}};
 }
 
-void print_table(const std::vector<std::pair<CaseFiles, CaseResult>>& done, const std::string& device,
-                 double wall_s) {
+void print_table(const std::vector<DoneCase>& done, const std::string& device, double wall_s) {
   if (done.empty()) return;
   std::printf("%-24s %8s %10s %9s %8s %7s %9s  %s\n", "case", "read s", "preproc s", "network s", "export s",
               "write s", "total s", "windows x mirrors x folds");
@@ -109,7 +110,8 @@ class CaseReport {
 
   const Json& results() const { return results_; }
   const Json& failures() const { return failures_; }
-  const std::vector<std::pair<CaseFiles, CaseResult>>& done() const { return done_; }
+  const std::vector<DoneCase>& done() const { return done_; }
+  Clock::time_point start() const { return start_; }
   const std::optional<Error>& first_error() const { return first_error_; }
 
  private:
@@ -156,7 +158,7 @@ class CaseReport {
   const Clock::time_point start_ = Clock::now();
   std::vector<std::optional<End>> ended_;
   size_t told_ = 0;
-  std::vector<std::pair<CaseFiles, CaseResult>> done_;
+  std::vector<DoneCase> done_;
   Json results_ = Json::array(), failures_ = Json::array();
   std::optional<Error> first_error_;
 };
@@ -297,6 +299,19 @@ struct CaseLoop {
   }
 };
 
+// Measures what --profile asks for and writes its trace.
+Result<Profile> write_profile(OpenedModel& model, const RunSettings& settings, const CaseReport& report,
+                              AtomicFile& file) {
+  ISOLINE_ASSIGN(const Precision precision, parse_precision(settings.precision));
+  Profile profile = measure_profile(model, precision, report.done());
+  const std::string text =
+      chrome_trace(profile, report.done(), model.segmenter->session_description(), report.start()).dump() +
+      "\n";
+  ISOLINE_RETURN_IF_ERROR(file.write(std::as_bytes(std::span(text))));
+  ISOLINE_RETURN_IF_ERROR(file.commit());
+  return profile;
+}
+
 }  // namespace
 
 Result<Precision> parse_precision(const std::string& text) {
@@ -375,6 +390,10 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
       return Error{ErrorCode::kIo, "cannot make the output folder: " + ec.message(), parent.string(),
                    "Choose a folder you may write to."};
   }
+  std::optional<AtomicFile> trace_file;  // made before hours of work, not after
+  if (!settings.profile_file.empty()) {
+    ISOLINE_ASSIGN(trace_file, AtomicFile::create(settings.profile_file));
+  }
   // On the CPU every core already works on the network; a second scan beside it would only cost memory.
   const bool overlap = settings.overlap == "auto" ? model.backend->device_kind() == "gpu" && cases.size() > 1
                                                   : settings.overlap == "on";
@@ -385,36 +404,49 @@ Status run_cases(OpenedModel& model, const std::vector<CaseFiles>& cases, const 
   else
     loop.run_one_by_one();
   const double wall_s = report.seconds(Clock::now());
+  std::optional<Profile> profile;
+  std::optional<Error> profile_error;  // told after the results, which are there
+  if (trace_file && !report.done().empty() && !interrupted()) {
+    auto made = write_profile(model, settings, report, *trace_file);
+    if (made.ok())
+      profile = std::move(made).value();
+    else
+      profile_error = made.error();
+  }
   const ModelSpec& spec = model.segmenter->spec();
   if (output.json) {
-    print({{"version", ISOLINE_VERSION},
-           {"model",
-            {{"folder", settings.model_folder},
-             {"dataset", spec.dataset_name},
-             {"configuration", spec.configuration},
-             {"trainer", spec.trainer_name},
-             {"folds", spec.folds},
-             {"patch_size", spec.patch_size},
-             {"spacing_mm", spec.spacing_mm}}},
-           {"settings",
-            {{"backend", model.backend->name()},
-             {"precision", settings.precision},
-             {"step", settings.step},
-             {"mirrors", model.segmenter->mirrors()},
-             {"threads", model.segmenter->pool().threads()}}},
-           {"ran_on", model.segmenter->session_description()},
-           {"boundary",
-            "read to written, file to file; stages_s.network includes cutting and adding up windows"},
-           {"load_s", model.load_s},
-           {"overlapped", overlap},
-           {"wall_s", wall_s},
-           {"cases", report.results()},
-           {"failures", report.failures()},
-           {"peak_rss_bytes", peak_rss_bytes()}});
+    Json json{{"version", ISOLINE_VERSION},
+              {"model",
+               {{"folder", settings.model_folder},
+                {"dataset", spec.dataset_name},
+                {"configuration", spec.configuration},
+                {"trainer", spec.trainer_name},
+                {"folds", spec.folds},
+                {"patch_size", spec.patch_size},
+                {"spacing_mm", spec.spacing_mm}}},
+              {"settings",
+               {{"backend", model.backend->name()},
+                {"precision", settings.precision},
+                {"step", settings.step},
+                {"mirrors", model.segmenter->mirrors()},
+                {"threads", model.segmenter->pool().threads()}}},
+              {"ran_on", model.segmenter->session_description()},
+              {"boundary",
+               "read to written, file to file; stages_s.network includes cutting and adding up windows"},
+              {"load_s", model.load_s},
+              {"overlapped", overlap},
+              {"wall_s", wall_s},
+              {"cases", report.results()},
+              {"failures", report.failures()},
+              {"peak_rss_bytes", peak_rss_bytes()}};
+    if (profile) json["profile"] = profile_json(*profile, report.done());
+    print(json);
   } else if (!output.quiet) {
     print_table(report.done(), model.segmenter->session_description(), wall_s);
+    if (profile) print_profile(*profile);
   }
   if (report.first_error()) return *report.first_error();
+  if (profile_error) return *profile_error;
   return {};
 }
 

@@ -24,6 +24,7 @@ struct RunSettings {
   bool save_properties = false;      // also nnU-Net's CASE.pkl, beside the probabilities
   bool continue_prediction = false;  // skip cases whose output exists
   std::string postprocessing_file;
+  std::string profile_file;  // not empty: times by stage and layer, and a Chrome trace there
   // Read the next case and write the last one while one is segmented: auto (where a GPU does that) | on |
   // off.
   std::string overlap = "auto";
