@@ -157,7 +157,7 @@ class Protocol(unittest.TestCase):
             self.assertEqual(self.infer("simple", body, {"Inference-Header-Content-Length": value})[0], 400, value)
         for path in ("/v2/models/..%2f..%2fetc/ready", "/v2/models/%2e%2e/config", "/v2/models/a%00b", "/v2/models/%zz"):
             self.assertEqual(self.server.request(path)[0], 400, path)
-        for path in ("/", "/v3", "/v2/models", "/v2/models/simple/versions/9/config", "/v2/models/simple/versions/01"):
+        for path in ("/page", "/v3", "/v2/models", "/v2/models/simple/versions/9/config", "/v2/models/simple/versions/01"):
             self.assertEqual(self.server.request(path)[0], 404, path)
         self.assertEqual(self.server.request("/v2/models/simple/infer")[0], 405)
         self.assertEqual(self.server.request("/v2", b"")[0], 405)

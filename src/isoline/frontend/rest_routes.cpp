@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "isoline/page/page.h"
+
 namespace isoline::frontend {
 namespace {
 
@@ -40,6 +42,12 @@ HttpResponse failure(int status, const std::string& message) {
 }
 HttpResponse failure(const Error& error) {
   return failure(http_status(error.code), error.to_string());
+}
+HttpResponse page_file(const page::PageFile& file) {
+  HttpResponse r = json(std::string(file.text));
+  r.content_type = file.content_type;
+  r.headers = page::security_headers();
+  return r;
 }
 HttpResponse nothing(int status = 200) {
   HttpResponse r;
@@ -147,6 +155,11 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
   if (p.size() == 3 && is(0, "v2") && is(1, "health") && (is(2, "live") || is(2, "ready"))) {
     if (!get) return wrong_method("GET");
     return exchange->respond(nothing(is(2, "live") || f_.ready_ ? 200 : 503));
+  }
+  // The page is the same for everybody; what it shows, it asks for with the token it was given.
+  if (const page::PageFile* file = page::find_file(head.path)) {
+    if (!get) return wrong_method("GET");
+    return exchange->respond(page_file(*file));
   }
   if (!authorized(f_.options_.tokens, head.header("authorization"))) {
     HttpResponse r = failure(401, "a valid bearer token is needed");
