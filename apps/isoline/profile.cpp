@@ -70,6 +70,12 @@ std::string number(double value, int decimals) {
   return text;
 }
 
+// Steps of nearly no work, all of them launch, are far from a floor of nanoseconds: that number says nothing.
+std::string ratio_text(double ms, const std::optional<double>& floor) {
+  if (!floor) return "n/a";
+  return ms < 1000 * *floor ? number(ms / *floor, 1) : ">1000";
+}
+
 void print_row(const std::string& name, double ms, double share, uint64_t macs, uint64_t bytes,
                const std::optional<double>& floor) {
   LayerTime l{"", ms, macs, bytes};
@@ -77,7 +83,7 @@ void print_row(const std::string& name, double ms, double share, uint64_t macs, 
               macs ? number(1e-9 * double(macs), 2).c_str() : "-",
               macs ? number(1e-12 * rate(flops(l), ms), 2).c_str() : "-",
               number(1e-9 * rate(double(bytes), ms), 0).c_str(), floor ? number(*floor, 4).c_str() : "n/a",
-              floor && *floor > 0 ? number(ms / *floor, 1).c_str() : "n/a");
+              ratio_text(ms, floor).c_str());
 }
 
 // --- The trace ---
@@ -147,10 +153,9 @@ void add_case(Trace& trace, const std::string& id, const CaseResult& r,
     trace.add(s.on_device ? kDevice : kSegment, to_string(s.kind), stage ? "stage" : "step",
               begin + s.begin_ms, begin + s.end_ms, std::move(more));
   }
-  const double write_begin = ms(r.write.end) - 1e3 * r.segmentation.times.write_s;
-  if (write_begin > ms(r.write.begin))
-    trace.add(kWrite, "postprocess", "stage", ms(r.write.begin), write_begin, args);
-  trace.add(kWrite, "write", "stage", std::max(write_begin, ms(r.write.begin)), ms(r.write.end), args);
+  if (r.postprocess)
+    trace.add(kWrite, "postprocess", "stage", ms(r.postprocess->begin), ms(r.postprocess->end), args);
+  trace.add(kWrite, "write", "stage", ms(r.write.begin), ms(r.write.end), args);
 }
 
 Json rates_json(const LayerProfile& l) {

@@ -139,8 +139,10 @@ class CaseReport {
       Json json = case_json(c, *result);
       if (overlapped_) {
         const auto pair = [&](const Period& p) { return Json::array({seconds(p.begin), seconds(p.end)}); };
+        Period write = result->write;
+        if (result->postprocess) write.begin = result->postprocess->begin;
         json["timeline_s"] = {
-            {"read", pair(result->read)}, {"segment", pair(result->segment)}, {"write", pair(result->write)}};
+            {"read", pair(result->read)}, {"segment", pair(result->segment)}, {"write", pair(write)}};
       }
       results_.push_back(std::move(json));
       done_.emplace_back(c, std::move(result).value());

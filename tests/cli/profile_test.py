@@ -107,6 +107,7 @@ class Profile(unittest.TestCase):
         for case, network in zip(report["cases"], networks):
             s = case["stages_s"]
             own = sum(e["dur"] for e in exports if inside(e, network))
+            own += sum(e["dur"] for e in of(WRITE, "postprocess") if e["args"]["case"] == case["id"])
             self.assertAlmostEqual(own * 1e-6, s["export"], delta=0.05)
             self.assertAlmostEqual(network["dur"] * 1e-6, s["network"] + s["export"], delta=0.1)
 
@@ -165,6 +166,18 @@ class Profile(unittest.TestCase):
         for case in report["cases"]:
             read = next(e for e in events if e["tid"] == READ and e["args"]["case"] == case["id"])
             self.assertAlmostEqual(read["ts"] * 1e-6, case["timeline_s"]["read"][0], places=6)
+
+    def test_postprocessing_comes_before_writing_and_counts_as_export(self):
+        report, _, events = self.profile("--backend", "reference", "--tta", "none", "--overlap", "on", "--postprocessing",
+                                         GOLDENS.parent / "checkpoint" / "postprocessing_5.pkl")
+        self.check_stages(report)
+        self.check_nesting(events)
+        row = [(e["name"], e["args"]["case"]) for e in sorted((e for e in events if e["tid"] == WRITE), key=lambda e: e["ts"])]
+        self.assertEqual(row, [("postprocess", "a"), ("write", "a"), ("postprocess", "b"), ("write", "b")])
+        for case in report["cases"]:
+            post, = (e for e in events if e["name"] == "postprocess" and e["args"]["case"] == case["id"])
+            self.assertAlmostEqual(post["ts"] * 1e-6, case["timeline_s"]["write"][0], places=6)
+            self.assertGreaterEqual(case["stages_s"]["export"] + 1e-6, post["dur"] * 1e-6)
 
     def test_the_table(self):
         text = self.segment("--backend", "native" if "native" in cpu_backends() else "reference", "--profile",

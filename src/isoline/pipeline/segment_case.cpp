@@ -10,9 +10,6 @@ namespace isoline {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 }  // namespace
 
@@ -62,14 +59,17 @@ Result<SegmentedCase> segment_scan(Segmenter& segmenter, CaseScan in, const Prog
 Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const CaseFiles& files,
                                const CaseOptions& options, ThreadPool& pool) {
   CaseResult out = std::move(done.result);
-  out.write.begin = Clock::now();
   Segmentation& s = out.segmentation;
-  if (options.postprocessing)
+  if (options.postprocessing) {
+    Period p{Clock::now(), {}};
     for (const KeepLargestComponent& step : options.postprocessing->steps)
       keep_largest_component(s.labels, step.labels, uint16_t(step.background_label));
-  s.times.export_s += seconds_since(out.write.begin);
+    p.end = Clock::now();
+    s.times.export_s += p.seconds();
+    out.postprocess = p;
+  }
 
-  const auto from = Clock::now();
+  out.write.begin = Clock::now();
   if (s.probabilities.size() && !options.probabilities_path.empty()) {
     ISOLINE_RETURN_IF_ERROR(
         write_npz<float>(options.probabilities_path, "probabilities", s.probabilities.span(),
@@ -78,11 +78,12 @@ Result<CaseResult> finish_case(const ModelSpec& spec, SegmentedCase done, const 
   if (!options.properties_path.empty())
     ISOLINE_RETURN_IF_ERROR(write_properties(options.properties_path, done.source, out.spacing_mm, s.crop));
   ISOLINE_RETURN_IF_ERROR(write_labels(files.output, s.labels, done.source, pool, &out.label_voxels));
-  s.times.write_s = seconds_since(from);
+  out.write.end = Clock::now();
+  s.times.write_s = out.write.seconds();
   s.labels = LabelMap{};
   s.probabilities = Buffer<float>{};
-  out.write.end = Clock::now();
   out.total_s = out.read.seconds() + out.segment.seconds() + out.write.seconds();
+  if (out.postprocess) out.total_s += out.postprocess->seconds();
   return out;
 }
 

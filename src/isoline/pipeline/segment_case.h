@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 
 #include "isoline/io/nifti.h"
 #include "isoline/model/load_model.h"
@@ -23,7 +24,8 @@ struct CaseResult {
   Vec3<double> spacing_mm{1, 1, 1};
   std::vector<std::string> warnings;
   std::vector<int64_t> label_voxels;  // by label
-  Period read, segment, write;        // the parts below; `write` begins with postprocessing
+  Period read, segment, write;        // the parts below, without postprocessing
+  std::optional<Period> postprocess;  // before writing, if asked for; counts as export
   double total_s = 0;                 // their sum: read to written, wall, without waiting between them
 };
 
