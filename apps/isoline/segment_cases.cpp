@@ -307,7 +307,8 @@ Result<Profile> write_profile(OpenedModel& model, const RunSettings& settings, c
   ISOLINE_ASSIGN(const Precision precision, parse_precision(settings.precision));
   Profile profile = measure_profile(model, precision, report.done());
   const std::string text =
-      chrome_trace(profile, report.done(), model.segmenter->session_description(), report.start()).dump() +
+      chrome_trace(profile, report.done(), model.segmenter->session_description(), report.start())
+          .dump(-1, ' ', false, Json::error_handler_t::replace) +
       "\n";
   ISOLINE_RETURN_IF_ERROR(file.write(std::as_bytes(std::span(text))));
   ISOLINE_RETURN_IF_ERROR(file.commit());

@@ -5,6 +5,7 @@ Usage: profile_test.py ISOLINE GOLDENS. Standard library only. Times are checked
 """
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -205,6 +206,12 @@ class Profile(unittest.TestCase):
     def test_a_place_that_cannot_be_written_is_refused_before_any_work(self):
         self.segment("--backend", "reference", "--profile", self.dir / "nowhere" / "trace.json", code=3)
         self.assertFalse(list((self.dir / "out").glob("*.nii.gz")))
+
+    def test_a_file_name_that_is_no_utf8_still_gives_json(self):
+        (self.cases / "a_0000.nii.gz").rename(os.fsdecode(os.fsencode(self.cases) + b"/a\xff_0000.nii.gz"))
+        self.segment("--backend", "reference", "--tta", "none", "--quiet", "--profile", self.dir / "trace.json")
+        events = json.loads((self.dir / "trace.json").read_text())["traceEvents"]
+        self.assertEqual([e["name"] for e in events if e.get("cat") == "case"], ["a\ufffd", "b"])
 
     def test_no_case_no_trace(self):
         for path in self.cases.iterdir():
