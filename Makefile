@@ -4,9 +4,10 @@ CI_BUILD := build-ci
 ISOLINE := $(BUILD)/apps/isoline/isoline
 CMAKE_FLAGS := -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 
-.PHONY: help setup build demo lab-demo lab-statistics test parity bench fuzz asan format format-check clean
+.PHONY: help setup build demo serve-demo lab-demo lab-statistics test parity bench fuzz asan format format-check clean
 help:
 	@echo "make demo    phantom scan -> labels, Dice and a picture in out/demo"
+	@echo "make serve-demo  the server with the bundled models: a photo, a scan and a benchmark, in out/serve-demo"
 	@echo "make lab-demo  sweep of settings on eight phantoms -> verdicts and a report in out/lab-demo"
 	@echo "make test    build with -Werror, check layers and format, run all tests"
 	@echo "make parity  compare every stage with official nnU-Net (installs it into .venv-parity)"
@@ -23,6 +24,10 @@ build: setup
 
 demo: build
 	@python3 tools/demo.py --isoline $(ISOLINE) --out out/demo
+
+serve-demo: build
+	@rm -rf out/serve-demo
+	@python3 tools/serve_demo.py --isoline $(ISOLINE) --out out/serve-demo
 
 lab-demo: build
 	@rm -rf out/lab-demo
