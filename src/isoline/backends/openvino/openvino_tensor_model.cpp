@@ -223,6 +223,8 @@ Result<std::unique_ptr<TensorModel>> open_tensor_model(const std::string& file,
     ov::CompiledModel compiled = core().compile_model(
         model, "CPU", ov::hint::inference_precision(precision), ov::inference_num_threads(threads),
         ov::num_streams(std::min(options.instances, threads)),
+        // Every run would be bound to the same first cores, whatever else the process has running there.
+        ov::hint::enable_cpu_pinning(false),
         ov::hint::performance_mode(options.instances == 1 ? ov::hint::PerformanceMode::LATENCY
                                                           : ov::hint::PerformanceMode::THROUGHPUT));
     if (compiled.get_property(ov::hint::inference_precision) != precision)
