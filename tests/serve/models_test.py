@@ -110,17 +110,16 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def big_network(values):
-    """y[n, 4] = x[n, rows] times a matrix of `values` random float32 numbers."""
-    rows = values // 4
-    weights = np.random.default_rng(1).standard_normal((rows, 4), np.float32)
+def big_network(extent):
+    """y[n, extent] = x[n, extent] times a square matrix of random float32 numbers."""
+    weights = np.random.default_rng(1).standard_normal((extent, extent), np.float32)
 
     def port(name, columns):
-        batch, extent = field(1, field(2, "n")), field(1, field(1, columns))
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, batch + extent)))
-    matrix = field(1, rows) + field(1, 4) + field(2, 1) + field(8, "w") + field(9, weights.tobytes())
+        axes = field(1, field(2, "n")) + field(1, field(1, columns))
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, axes)))
+    matrix = field(1, extent) + field(1, extent) + field(2, 1) + field(8, "w") + field(9, weights.tobytes())
     node = field(1, "x") + field(1, "w") + field(2, "y") + field(4, "MatMul")
-    graph = field(1, node) + field(2, "g") + field(5, matrix) + field(11, port("x", rows)) + field(12, port("y", 4))
+    graph = field(1, node) + field(2, "g") + field(5, matrix) + field(11, port("x", extent)) + field(12, port("y", extent))
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
 
 
@@ -309,13 +308,14 @@ class Repository(unittest.TestCase):
             self.assertEqual(server.request("/v2/models/corrupt/ready")[0], 200)
 
     def test_unloading_gives_memory_back_while_others_serve(self):
-        weights_kb = 96 << 10
+        extent = 4096
+        weights_kb = extent * extent * 4 >> 10
         picture = PICTURES[0].read_bytes()
 
         def fill(root):
             shutil.copytree(PHOTO_COPIES, root / "photo_copies")
             (root / "big/1").mkdir(parents=True)
-            (root / "big/1/model.onnx").write_bytes(big_network(weights_kb << 8))
+            (root / "big/1/model.onnx").write_bytes(big_network(extent))
         with serving(fill) as server:
             self.assertEqual(index(server)["big"]["state"], "READY")
             wanted = vector(send_picture(server, picture)[1])

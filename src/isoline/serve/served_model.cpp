@@ -7,6 +7,8 @@
 namespace isoline::serve {
 namespace {
 
+constexpr uint64_t kMaxWarmupBytes = uint64_t{64} << 20;  // inputs of a warm-up that nobody asked for
+
 Error invalid(std::string message, std::string context) {
   return {ErrorCode::kInvalidArgument, std::move(message), std::move(context), ""};
 }
@@ -125,11 +127,24 @@ Status warm_up(TensorSession& session, const TensorModelInfo& info, const ModelC
       for (uint32_t i = 0; i < w.count; ++i) ISOLINE_RETURN_IF_ERROR(run_once(session, info, w, label));
     return {};
   }
-  // Without instructions: one sample of zeros, where the model's extents are known.
-  for (const TensorSpec& t : info.inputs)
+  // Without instructions: zeros, where the model's extents are known. One sample; where requests are batched
+  // also 2, 4, 8, ... and the largest batch, since a runtime prepares for each size when it first comes.
+  uint64_t sample_bytes = 0;
+  for (const TensorSpec& t : info.inputs) {
     for (int64_t d : t.shape)
       if (d < 0) return {};
-  return run_once(session, info, Warmup{}, label);
+    ISOLINE_ASSIGN(const uint64_t elements, tensor_elements(t.shape));
+    sample_bytes += elements * std::max<size_t>(1, element_size(t.type));
+  }
+  ISOLINE_RETURN_IF_ERROR(run_once(session, info, Warmup{}, label));
+  if (!config.dynamic_batching || info.max_batch < 2) return {};
+  Warmup warmup;
+  for (int64_t batch = 2;; batch = std::min(2 * batch, info.max_batch)) {
+    if (uint64_t(batch) > kMaxWarmupBytes / std::max<uint64_t>(1, sample_bytes)) return {};
+    warmup.batch_size = uint32_t(batch);
+    ISOLINE_RETURN_IF_ERROR(run_once(session, info, warmup, label));
+    if (batch == info.max_batch) return {};
+  }
 }
 
 }  // namespace
