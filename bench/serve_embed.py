@@ -41,8 +41,15 @@ def bare(program, batch, threads, instances, seconds, repeats=1):
 
 
 def cpu_s(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU seconds of the threads that compute, and of the rest of the server."""
+    compute = rest = 0
+    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        seconds = int((thread / "schedstat").read_text().split()[0]) * 1e-9
+        if (thread / "comm").read_text().strip() in ("isoline", "net", "task"):
+            rest += seconds
+        else:
+            compute += seconds
+    return compute, rest
 
 
 def load(server, analyzer, protocol, concurrency, seconds):
@@ -68,7 +75,8 @@ def load(server, analyzer, protocol, concurrency, seconds):
     client = own_end.ru_utime + own_end.ru_stime - own.ru_utime - own.ru_stime
     return {"concurrency": concurrency, "samples_per_s": float(row["Inferences/Second"]), "p50_us": float(row["p50 latency"]),
             "p99_us": float(row["p99 latency"]), "mean_batch": samples / max(1, after[1] - before[1]),
-            "server_cpu_us": (cpu_end - cpu) / samples * 1e6, "client_cpu_us": client / samples * 1e6}
+            "compute_cpu_us": (cpu_end[0] - cpu[0]) / samples * 1e6,
+            "rest_cpu_us": (cpu_end[1] - cpu[1]) / samples * 1e6, "client_cpu_us": client / samples * 1e6}
 
 
 def median_of(runs, key):
@@ -83,7 +91,7 @@ def measure(options, analyzer, programs, threads, instances):
               "bare": [], "http": [], "grpc": []}
     with tempfile.TemporaryDirectory() as root:
         shutil.copytree(MODEL, pathlib.Path(root) / "photo_copies")
-        (pathlib.Path(root) / "photo_copies/config.pbtxt").write_text(CONFIG % (32, instances, threads))
+        (pathlib.Path(root) / "photo_copies/config.pbtxt").write_text(CONFIG % (best, instances, threads))
         server = Server(isoline, root)
         try:
             found = {}
@@ -118,21 +126,21 @@ tensor of 108 KiB. Bare: `bench/tensor_bench`, batches from memory back to back 
 request, at its best concurrency of {', '.join(map(str, options.concurrency))}; `dynamic_batching {{ }}`. Threads are those that compute; sockets and the client take what
 is left of the same cores. Medians (smallest–largest) of {options.repeat} alternating turns of {options.seconds:g} s.
 
-| threads × instances | | samples/s | of bare | concurrency | mean batch | p50, ms | p99, ms | server CPU, µs a sample | client CPU, µs a sample |
-|---|---|---|---|---|---|---|---|---|---|
+| threads × instances | | samples/s | of bare | concurrency | mean batch | p50, ms | p99, ms | CPU, µs a sample: computing | rest of the server | client |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
     for r in results:
         name = f"{r['threads']} × {r['instances']}"
-        text += f"| {name} | bare, batches of {r['best_batch']} | {spread(r['bare'])} | | | | | | {spread(r['bare'], 'cpu_us')} | |\n"
+        text += f"| {name} | bare, batches of {r['best_batch']} | {spread(r['bare'])} | | | | | | {spread(r['bare'], 'cpu_us')} | | |\n"
         for protocol, label in (("http", "REST, binary"), ("grpc", "gRPC")):
             runs = r[protocol]
             ratio = median_of(runs, "samples_per_s") / median_of(r["bare"], "samples_per_s")
             text += (f"| {name} | {label} | {spread(runs)} | **{100 * ratio:.0f} %** | {runs[0]['concurrency']} | {median_of(runs, 'mean_batch'):.1f} | "
-                     f"{median_of(runs, 'p50_us') / 1000:.1f} | {median_of(runs, 'p99_us') / 1000:.1f} | {spread(runs, 'server_cpu_us')} | "
-                     f"{spread(runs, 'client_cpu_us')} |\n")
+                     f"{median_of(runs, 'p50_us') / 1000:.1f} | {median_of(runs, 'p99_us') / 1000:.1f} | {spread(runs, 'compute_cpu_us')} | "
+                     f"{spread(runs, 'rest_cpu_us')} | {spread(runs, 'client_cpu_us')} |\n")
     text += """
-CPU time is that of whole processes, the analyzer's start and end included. Where all cores compute, the client's share of them is missing from the
-server; that is the distance between the two blocks.
+The client's CPU time includes the analyzer's start and end. Where all cores compute, the time that sockets and client take of them is missing from
+the network.
 """
     path.write_text(text)
     path.with_suffix(".json").write_text(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "results": results}, indent=1) + "\n")

@@ -1,4 +1,6 @@
 // isoline serve: a folder of models over the Open Inference Protocol, until SIGTERM or SIGINT.
+#include <pthread.h>
+
 #include <csignal>
 #include <iostream>
 #include <thread>
@@ -95,7 +97,10 @@ Status serve_models(const Options& o) {
   if (o.grpc_port >= 0) {
     ISOLINE_ASSIGN(grpc_port, server.listen_grpc(o.address, o.grpc_port, grpc_tls, frontend.grpc()));
   }
-  std::thread loop([&] { server.run(); });
+  std::thread loop([&] {
+    ::pthread_setname_np(::pthread_self(), "net");
+    server.run();
+  });
   // Health answers from here on; ready only once the models are.
   const std::vector<Error> errors = repository.load_all();
   for (const Error& e : errors) std::cerr << "isoline: " << e.to_string() << "\n";

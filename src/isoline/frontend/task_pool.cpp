@@ -1,5 +1,7 @@
 #include "isoline/frontend/task_pool.h"
 
+#include <pthread.h>
+
 namespace isoline::frontend {
 
 TaskPool::TaskPool(int threads, size_t max_waiting) : max_waiting_(max_waiting) {
@@ -26,6 +28,7 @@ bool TaskPool::post(std::function<void()> task) {
 }
 
 void TaskPool::work() {
+  ::pthread_setname_np(::pthread_self(), "task");
   std::unique_lock lock(mutex_);
   for (;;) {
     ready_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });

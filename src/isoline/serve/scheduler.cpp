@@ -1,5 +1,7 @@
 #include "isoline/serve/scheduler.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 
 #include "isoline/serve/batching.h"
@@ -124,6 +126,7 @@ void Scheduler::remove_locked(const Job& job) {
 }
 
 void Scheduler::work(TensorSession& session) {
+  ::pthread_setname_np(::pthread_self(), "infer");
   std::vector<Buffer<std::byte>> scratch;
   Jobs jobs;
   std::vector<int64_t> samples;
