@@ -302,6 +302,19 @@ class Scheduling(unittest.TestCase):
 
 
 class Access(unittest.TestCase):
+    def test_pages_of_other_sites(self):
+        with serving(ISOLINE, {"m": identity()}) as server:
+            here = server.url
+            ask = lambda **headers: server.request("/v2/models/m/infer", {"inputs": [tensor([1])]}, {k.replace("_", "-"): v for k, v in headers.items()})[0]
+            for headers in ({}, {"Origin": here}, {"Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none"},
+                            {"Sec_Fetch_Site": "same-origin", "Origin": "https://behind.a.proxy"}):
+                self.assertEqual(ask(**headers), 200, headers)
+            for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": here + "0"}, {"Sec_Fetch_Site": "cross-site"},
+                            {"Sec_Fetch_Site": "same-site", "Origin": here}):
+                self.assertEqual(ask(**headers), 403, headers)
+            self.assertEqual(server.request("/v2/repository/models/m/unload", b"", {"Origin": "http://evil.example"})[0], 403)
+            self.assertEqual(server.request("/v2/models/m/ready", headers={"Origin": "http://evil.example"})[0], 200)
+
     def test_token_and_tls(self):
         with tempfile.TemporaryDirectory() as folder:
             key, certificate, tokens = (os.path.join(folder, n) for n in ("key.pem", "cert.pem", "tokens"))

@@ -58,6 +58,17 @@ std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// A browser sends this for a page of another site: that page could not read the answer, but could have models
+// unloaded by whoever looks at it. Programs send neither header.
+bool from_another_site(const net::HttpHead& head) {
+  if (const std::string_view site = head.header("sec-fetch-site"); !site.empty())
+    return site != "same-origin" && site != "none";
+  const std::string_view origin = head.header("origin");
+  if (origin.empty()) return false;
+  const size_t host = origin.find("://");
+  return host == std::string_view::npos || origin.substr(host + 3) != head.header("host");
+}
+
 // "/v2/models/m" -> {"v2", "models", "m"}, percent escapes resolved after cutting; nothing if malformed.
 std::optional<std::vector<std::string>> split_path(std::string_view path) {
   std::vector<std::string> parts;
@@ -161,6 +172,8 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
     if (!get) return wrong_method("GET");
     return exchange->respond(page_file(*file));
   }
+  if (!get && from_another_site(head))
+    return exchange->respond(failure(403, "pages of other sites may not ask this server"));
   if (!authorized(f_.options_.tokens, head.header("authorization"))) {
     HttpResponse r = failure(401, "a valid bearer token is needed");
     r.headers.emplace_back("WWW-Authenticate", "Bearer");
