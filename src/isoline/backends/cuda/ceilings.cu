@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(float* sums) {
 
 __global__ void __launch_bounds__(kThreads) fma_kernel(float* sums) {
   const uint32_t me = blockIdx.x * kThreads + threadIdx.x;
-  // Operands that neighbouring instructions share, as in a matrix product: three new registers each time are
-  // more than the register file delivers (39 instead of the H100's 67 TFLOP/s).
+  // Operands that neighbouring instructions share, as in a matrix product. With three others each time an
+  // H100 came to 39 TFLOP/s only, of the 67 in its data sheet.
   float a[2], b[2], c[2 * kChains];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
