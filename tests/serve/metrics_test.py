@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import pathlib
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -29,6 +30,52 @@ def scrape(server):
     status, headers, text = server.request("/metrics")
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4"), (status, headers)
     return exposition.parse(text.decode())
+
+
+class GrpcSocket:
+    """Just enough of HTTP/2 to start calls, give them up and see them end."""
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(4, 0, 0, b""))
+        self.stream = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    @staticmethod
+    def frame(kind, flags, stream, payload):
+        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+    def begin(self, method):
+        text = lambda s: bytes((len(s),)) + s.encode()
+        self.stream += 2
+        # :method POST, :scheme http, then literals: :path, :authority, content-type, te
+        head = (b"\x83\x86\x04" + text("/inference.GRPCInferenceService/" + method) + b"\x01" + text("h") + b"\x0f\x10" + text("application/grpc") +
+                b"\0" + text("te") + text("trailers"))
+        self.socket.sendall(self.frame(1, 4, self.stream, head))
+
+    def call(self, method, message=b""):
+        self.begin(method)
+        self.socket.sendall(self.frame(0, 1, self.stream, b"\0" + len(message).to_bytes(4, "big") + message))
+        while True:  # until the stream ends
+            head = self.read(9)
+            self.read(int.from_bytes(head[:3], "big"))
+            if head[3] in (0, 1) and head[4] & 1 and int.from_bytes(head[5:], "big") == self.stream:
+                return
+
+    def give_up(self):
+        self.socket.sendall(self.frame(3, 0, self.stream, (8).to_bytes(4, "big")))
+
+    def read(self, n):
+        data = b""
+        while len(data) < n:
+            got = self.socket.recv(n - len(data))
+            assert got, "the server closed the connection"
+            data += got
+        return data
 
 
 class FalseRapl:
@@ -97,6 +144,23 @@ class Metrics(unittest.TestCase):
             self.assertEqual(value(seen, "nv_inference_exec_count", model="m"), 3)
             self.assertEqual(value(seen, "nv_inference_pending_request_count", model="m"), 0)
             self.assertGreater(value(seen, "nv_inference_queue_duration_us", model="m"), 5 * 500_000)
+
+    def test_grpc_calls_by_status(self):
+        with serving(ISOLINE, {"m": identity()}) as server:
+            code = lambda c: value(scrape(server), "isoline_grpc_calls_total", code=c)
+            with GrpcSocket(server.grpc) as grpc:
+                grpc.call("ServerLive")
+                grpc.call("ServerReady")
+                grpc.call("Nothing")
+                grpc.call("ModelMetadata", b"\x0a\x04none")
+                self.assertEqual([code(c) for c in ("OK", "UNIMPLEMENTED", "NOT_FOUND", "CANCELLED")], [2, 1, 1, None])
+                grpc.begin("ServerLive")
+                grpc.give_up()
+                self.assertTrue(wait_for(lambda: code("CANCELLED") == 1))
+                grpc.begin("ServerLive")
+                grpc.call("ServerLive")  # both have arrived
+            self.assertTrue(wait_for(lambda: code("CANCELLED") == 2))  # the connection ended under the other
+            self.assertEqual(code("OK"), 3)
 
     def test_process(self):
         with serving(ISOLINE, {"m": identity()}) as server:
