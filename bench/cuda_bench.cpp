@@ -1,7 +1,7 @@
 // Times the cuda backend on the full nnU-Net (bench/full_network.h): per step, per forward on the device and
-// per forward from host to host. Usage: cuda_bench [fp16|bf16|fp32] [runs] [patch] [batch] [fold|pass|naive]
-// The last line is JSON. fold: normalise while the next convolution reads (default); pass: as passes over
-// memory.
+// per forward from host to host. Usage: cuda_bench [fp16|bf16|tf32|fp32] [runs] [patch] [batch]
+// [fold|pass|naive] The last line is JSON. fold: normalise while the next convolution reads (default); pass:
+// as passes over memory.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,9 +20,11 @@ int main(int argc, char** argv) {
   const auto text = [&](int i, const char* otherwise) { return argc > i ? argv[i] : otherwise; };
   SessionOptions options;
   const std::string precision = text(1, "fp16"), mode = text(5, "fold");
-  options.precision = precision == "fp32"   ? Precision::kFloat32
-                      : precision == "bf16" ? Precision::kBFloat16
-                                            : Precision::kFloat16;
+  if (const auto known = parse_precision(precision); known.ok()) {
+    options.precision = *known;
+  } else {
+    return std::fprintf(stderr, "%s\n", known.error().to_string().c_str()), 1;
+  }
   const int runs = std::max(1, std::atoi(text(2, "20")));
   const int64_t side = std::atoi(text(3, "128"));
   options.patch = {side, side, side};

@@ -96,7 +96,7 @@ class Check:
                         "-o", work / "ph", "-q")
         if not r or r.returncode:
             return self.judge("phantom", False)
-        settings = [("native", "fp32", ""), ("cuda", "fp32", ""), ("cuda", "fp16", ""), ("cuda", "fp16", " again"), ("cuda", "bf16", "")]
+        settings = [("native", "fp32", ""), ("cuda", "fp32", ""), ("cuda", "tf32", ""), ("cuda", "fp16", ""), ("cuda", "fp16", " again"), ("cuda", "bf16", "")]
         found, rows = {}, []
         for backend, precision, again in settings:
             name = f"{backend} {precision}{again}"
@@ -115,7 +115,7 @@ class Check:
                          "ms_per_forward": 1e3 * statistics.median(c["s_per_forward"] for c in said["cases"])})
         self.results["phantoms"] = rows
         base = found.get("native fp32")
-        for name, bound in (("cuda fp32", 0.99999), ("cuda fp16", 0.9999), ("cuda bf16", 0.999)):
+        for name, bound in (("cuda fp32", 0.99999), ("cuda tf32", 0.9999), ("cuda fp16", 0.9999), ("cuda bf16", 0.999)):
             if base is None or name not in found:
                 continue
             same = float(min((a == b).mean() for a, b in zip(base, found[name])))
@@ -212,7 +212,8 @@ def main():
     check.results.update(date=time.strftime("%Y-%m-%d"), commit=a.commit)
     parts = {"device": check.device, "tests": check.tests, "phantoms": check.phantoms,
              "bench": lambda: check.benchmarks([("fp16", 30, 128, 1, "fold"), ("fp16", 30, 128, 1, "pass"), ("fp16", 20, 128, 2, "fold"),
-                                                ("fp16", 10, 128, 4, "fold"), ("bf16", 30, 128, 1, "fold"), ("fp32", 5, 128, 1, "fold")]),
+                                                ("fp16", 10, 128, 4, "fold"), ("bf16", 30, 128, 1, "fold"), ("tf32", 10, 128, 1, "fold"),
+                                                ("fp32", 5, 128, 1, "fold")]),
              "sanitizer": check.sanitizer}
     for name in a.only.split(","):
         start = time.time()

@@ -8,7 +8,7 @@
 //   cuda_kernel_bench --half     without float32
 //   cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
 //
-// The floor of a layer is the larger of FLOP / 790 TFLOP/s and bytes / 3.0 TB/s (H100; inputs and weights
+// The floor of a layer is the larger of FLOP / 790 TFLOP/s (TF32: 395, float32: 60) and bytes / 3.0 TB/s (H100; inputs and weights
 // read once, outputs written once). Exit code 1 if any check fails.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -47,13 +47,25 @@ __host__ __device__ inline float hash_uniform(uint64_t i, uint32_t seed) {
   return float(h >> 40) * (2.0f / 16777216.0f) - 1.0f;
 }
 
+__host__ __device__ bool is_float(DataType type) {
+  return type == DataType::kFloat32 || type == DataType::kTensorFloat32;
+}
+// 10 bits after the point, ties away from zero; finite values.
+__host__ __device__ float to_tf32(float v) {
+  uint32_t bits;
+  memcpy(&bits, &v, 4);
+  bits = (bits + 0x1000u) & ~0x1fffu;
+  memcpy(&v, &bits, 4);
+  return v;
+}
+
 __device__ float get(const void* data, DataType type, int64_t i) {
-  if (type == DataType::kFloat32) return static_cast<const float*>(data)[i];
+  if (is_float(type)) return static_cast<const float*>(data)[i];
   if (type == DataType::kFloat16) return __half2float(static_cast<const __half*>(data)[i]);
   return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
 }
 __device__ float rounded(DataType type, float v) {
-  if (type == DataType::kFloat32) return v;
+  if (is_float(type)) return v;
   if (type == DataType::kFloat16) return __half2float(__float2half_rn(v));
   return __bfloat162float(__float2bfloat16_rn(v));
 }
@@ -62,7 +74,7 @@ __global__ void fill(void* data, DataType type, int64_t count, uint32_t seed) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
        i += int64_t(gridDim.x) * blockDim.x) {
     const float v = hash_uniform(uint64_t(i), seed);
-    if (type == DataType::kFloat32) static_cast<float*>(data)[i] = v;
+    if (is_float(type)) static_cast<float*>(data)[i] = v;
     if (type == DataType::kFloat16) static_cast<__half*>(data)[i] = __float2half_rn(v);
     if (type == DataType::kBFloat16) static_cast<__nv_bfloat16*>(data)[i] = __float2bfloat16_rn(v);
   }
@@ -98,6 +110,7 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
             if (value <= 0) value = rounded(in.type, rounded(in.type, load.slope) * value);
           }
           const int taps = s.kernel[0] * s.kernel[1] * s.kernel[2];
+          if (in.type == DataType::kTensorFloat32) value = to_tf32(value);
           sum += double(value) *
                  weight[(int64_t(c) * in.c + i) * taps + (kz * s.kernel[1] + ky) * s.kernel[2] + kx];
         }
@@ -137,7 +150,7 @@ __global__ void compare(Tensor out, const float* result, double* errors, unsigne
 // Elements outside the slice must keep the poison.
 __global__ void untouched(Tensor out, int64_t before, int64_t pitch_elements, unsigned long long* bad) {
   const int64_t count = int64_t(out.n) * voxels_of(out) * pitch_elements;
-  const int size = out.type == DataType::kFloat32 ? 4 : 2;
+  const int size = is_float(out.type) ? 4 : 2;
   const char* base = static_cast<const char*>(out.data) - before * size;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;
        i += int64_t(gridDim.x) * blockDim.x) {
@@ -169,10 +182,13 @@ __global__ void statistics_of(Tensor out, const float* result, const float* part
 }
 
 int size_of(DataType type) {
-  return type == DataType::kFloat32 ? 4 : 2;
+  return is_float(type) ? 4 : 2;
 }
 const char* name_of(DataType type) {
-  return type == DataType::kFloat32 ? "fp32" : type == DataType::kFloat16 ? "fp16" : "bf16";
+  return type == DataType::kFloat32         ? "fp32"
+         : type == DataType::kTensorFloat32 ? "tf32"
+         : type == DataType::kFloat16       ? "fp16"
+                                            : "bf16";
 }
 
 template <typename T>
@@ -196,6 +212,7 @@ std::vector<float> make_weights(DataType type, int out_c, int in_c, int taps) {
   const float scale = std::sqrt(3.0f / (float(in_c) * float(taps)));
   for (size_t i = 0; i < w.size(); ++i) {
     w[i] = hash_uniform(i, 77) * scale;
+    if (type == DataType::kTensorFloat32) w[i] = to_tf32(w[i]);
     if (type == DataType::kFloat16) w[i] = __half2float(__float2half_rn(w[i]));
     if (type == DataType::kBFloat16) w[i] = __bfloat162float(__float2bfloat16_rn(w[i]));
   }
@@ -301,7 +318,11 @@ bool check(const Case& c, DataType type) {
     worst_of_statistics = *std::max_element(all.begin(), all.end());
   }
   const double relative = std::sqrt(e[0] / std::max(e[1], 1e-30)), largest = w[0] / std::max(w[1], 1e-30f);
-  const double limit = type == DataType::kFloat32 ? 2e-6 : type == DataType::kFloat16 ? 6e-4 : 4e-3;
+  // TF32: factors are rounded here too; what is left are sums, which tensor cores cut off, and ties of factors.
+  const double limit = type == DataType::kFloat32         ? 2e-6
+                       : type == DataType::kTensorFloat32 ? 2e-5
+                       : type == DataType::kFloat16       ? 6e-4
+                                                          : 4e-3;
   const bool ok = relative < limit && largest < 4 * limit && b[0] == 0 && b[1] == 0 && same &&
                   worst_of_statistics < 1e-4f;
   std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
@@ -337,7 +358,7 @@ const Layer kLayers[] = {
 
 double time_layer(const Layer& l, DataType type, int n, bool transform, int repetitions, double* floor_ms) {
   const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}};
-  const bool planar = l.true_in_c == 1 && type != DataType::kFloat32;  // then `ins` hold float32
+  const bool planar = l.true_in_c == 1 && !is_float(type);  // then `ins` hold float32
   Tensor in{nullptr, type, n, l.size, l.size, l.size, planar ? 2 : l.in_c, planar ? 2 : l.in_c};
   const int o = l.size / l.stride;
   Tensor out{nullptr, type, n, o, o, o, l.out_c, l.out_c};
@@ -405,7 +426,7 @@ double time_layer(const Layer& l, DataType type, int n, bool transform, int repe
   const double flop = 2.0 * 27 * l.true_in_c * l.out_c * double(n) * double(out.voxels());
   const double real_bytes = double(in_bytes) * (planar ? 1 : double(l.true_in_c) / l.in_c) +
                             double(out_bytes) + 27.0 * l.true_in_c * l.out_c * double(bytes);
-  const double rate = type == DataType::kFloat32 ? 60e12 : 790e12;
+  const double rate = type == DataType::kFloat32 ? 60e12 : type == DataType::kTensorFloat32 ? 395e12 : 790e12;
   *floor_ms = std::max(flop / rate, real_bytes / 3.0e12) * 1e3;
   CHECK(cudaGraphExecDestroy(executable));
   CHECK(cudaGraphDestroy(graph));
@@ -507,10 +528,11 @@ int main(int argc, char** argv) {
       };
       cases.insert(cases.end(), larger.begin(), larger.end());
     }
-    for (const DataType type : {DataType::kFloat16, DataType::kBFloat16, DataType::kFloat32}) {
-      if (half && type == DataType::kFloat32) continue;
+    for (const DataType type :
+         {DataType::kFloat16, DataType::kBFloat16, DataType::kTensorFloat32, DataType::kFloat32}) {
+      if (half && is_float(type)) continue;
       for (const Case& c : cases) failed += !check(c, type);
-      if (type == DataType::kFloat32) continue;
+      if (is_float(type)) continue;
       for (const Case& c : planar_cases) failed += !check(c, type);
     }
     std::printf("%s\n", failed ? "SOME CHECKS FAILED" : "all checks passed");
@@ -520,7 +542,9 @@ int main(int argc, char** argv) {
     time_net(DataType::kFloat16, 1, true, 9);
     time_net(DataType::kFloat16, 2, true, 9);
     time_net(DataType::kFloat16, 1, false, 5);
-    if (!half) time_net(DataType::kFloat32, 1, true, 3);
+    if (half) return failed ? 1 : 0;
+    time_net(DataType::kTensorFloat32, 1, true, 5);
+    time_net(DataType::kFloat32, 1, true, 3);
   }
   return failed ? 1 : 0;
 }

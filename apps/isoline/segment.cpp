@@ -20,7 +20,7 @@ Action add_segment(CLI::App& app) {
   app.add_option("--step", o->run.step, "Largest window move as a fraction of the patch")
       ->capture_default_str();
   app.add_option("--tta", o->run.tta, "Mirroring: all, none or axes such as 0,1")->capture_default_str();
-  app.add_option("--precision", o->run.precision, "fp32, bf16 or fp16, as the backend has it")
+  app.add_option("--precision", o->run.precision, "fp32, tf32, bf16 or fp16, as the backend has it")
       ->capture_default_str();
   app.add_option("--backend", o->run.backend, "See `isoline devices`; auto: the first that can")
       ->capture_default_str();

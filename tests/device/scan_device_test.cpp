@@ -109,7 +109,8 @@ TEST_F(ScanDevice, LogitsHaveTheBitsOfTheHostsRooms) {
 }
 
 TEST_F(ScanDevice, LabelsAgreeWithTheHostsRoomsInEveryPrecisionAndBatch) {
-  for (const Precision precision : {Precision::kFloat32, Precision::kFloat16, Precision::kBFloat16})
+  for (const Precision precision :
+       {Precision::kFloat32, Precision::kTensorFloat32, Precision::kFloat16, Precision::kBFloat16})
     for (const bool tta : {false, true}) {
       Segmenter host = segmenter(options(precision, tta, false, 1));
       const Segmentation want = labels(host, scan(4, kShape, kSpacing_mm));
@@ -127,9 +128,9 @@ TEST_F(ScanDevice, LabelsAgreeWithTheHostsRoomsInEveryPrecisionAndBatch) {
         // Resampling differs by rounding, other batches split sums elsewhere: only voxels near a tie may
         // change.
         const int64_t allowed =
-            int64_t(double(want.labels.data.size()) * (precision == Precision::kFloat32   ? 1e-5
-                                                       : precision == Precision::kFloat16 ? 1e-4
-                                                                                          : 5e-4));
+            int64_t(double(want.labels.data.size()) * (precision == Precision::kFloat32    ? 1e-5
+                                                       : precision == Precision::kBFloat16 ? 5e-4
+                                                                                           : 1e-4));
         EXPECT_LE(different(got.labels, want.labels), allowed)
             << to_string(precision) << (tta ? ", TTA, batch " : ", batch ") << batch;
       }

@@ -30,6 +30,8 @@ const char* to_string(Precision p) {
   switch (p) {
     case Precision::kFloat32:
       return "fp32";
+    case Precision::kTensorFloat32:
+      return "tf32";
     case Precision::kBFloat16:
       return "bf16";
     case Precision::kFloat16:
@@ -39,9 +41,11 @@ const char* to_string(Precision p) {
 }
 
 Result<Precision> parse_precision(const std::string& text) {
-  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16})
+  for (const Precision p :
+       {Precision::kFloat32, Precision::kTensorFloat32, Precision::kBFloat16, Precision::kFloat16})
     if (text == to_string(p)) return p;
-  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "", "Use fp32, bf16 or fp16."};
+  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no precision", "",
+               "Use fp32, tf32, bf16 or fp16."};
 }
 
 Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {

@@ -15,9 +15,11 @@
 
 namespace isoline {
 
-enum class Precision { kFloat32, kBFloat16, kFloat16 };
+// kTensorFloat32: float32 in memory and in sums, factors of products rounded to TF32 (10 bits after the
+// point); GPUs only.
+enum class Precision { kFloat32, kTensorFloat32, kBFloat16, kFloat16 };
 const char* to_string(Precision p);
-// "fp32", "bf16" or "fp16".
+// "fp32", "tf32", "bf16" or "fp16".
 Result<Precision> parse_precision(const std::string& text);
 
 struct SessionOptions {

@@ -152,7 +152,7 @@ bool is_folder_name(const std::string& name) {
   });
 }
 
-const std::vector<std::string> kPrecisions{"fp32", "bf16", "fp16"};
+const std::vector<std::string> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
 
 Status check_tta(const TableReader& in, const std::string& key, const std::string& tta) {
   const bool axes = !tta.empty() && tta.find_first_not_of("012,") == std::string::npos;

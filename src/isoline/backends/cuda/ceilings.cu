@@ -37,6 +37,15 @@ __device__ __forceinline__ void multiply_tile(float (&c)[4], const uint32_t (&a)
 }
 constexpr double kTileFlops = 2.0 * 16 * 8 * 16;
 
+// The same of TF32, half as deep.
+template <>
+__device__ __forceinline__ void multiply_tile<float>(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+               "{%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads) mma_kernel(float* sums) {
   const uint32_t me = blockIdx.x * kThreads + threadIdx.x;
@@ -101,6 +110,11 @@ cudaError_t multiply(DataType type, const DeviceInfo& device, float* sums, Produ
   if (type == DataType::kFloat32) {
     *products = {double(blocks) * kThreads * kFmaRounds * 4 * kChains * 2, "fused multiply-adds of float32"};
     fma_kernel<<<blocks, kThreads, 0, stream>>>(sums);
+    return cudaGetLastError();
+  }
+  if (type == DataType::kTensorFloat32) {
+    *products = {warps * kMmaRounds * 2 * kChains * kTileFlops / 2, "mma.sync m16n8k8 of TF32"};
+    mma_kernel<float><<<blocks, kThreads, 0, stream>>>(sums);
     return cudaGetLastError();
   }
 #ifdef ISOLINE_CUDA_WGMMA

@@ -110,6 +110,7 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
   DeviceLimits limits;
   const cudaError_t error = device_limits(&limits);
   if (error != cudaSuccess) return error;
+  plan->type = out.type;
   ConvArgs& a = plan->args;
   a = ConvArgs{};
   a.n = in.n;
@@ -124,7 +125,7 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
     plan_fp32(*plan, limits, &fits);
   } else {
 #ifdef ISOLINE_CUDA_WGMMA
-    plan_wgmma(*plan, limits, &fits);
+    if (in.type != DataType::kTensorFloat32) plan_wgmma(*plan, limits, &fits);
 #endif
     if (!fits) plan_mma(*plan, limits, &fits);
   }
@@ -142,7 +143,7 @@ cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const Con
   for (const int stride : shape.stride) {
     if (stride != 1) return cudaErrorNotSupported;
   }
-  if (out.type == DataType::kFloat32 || in.channels < 1 || in.channels > 4 || shape.kernel[2] > 3) {
+  if (out.type == DataType::kFloat32 || out.type == DataType::kTensorFloat32 || in.channels < 1 || in.channels > 4 || shape.kernel[2] > 3) {
     return cudaErrorNotSupported;
   }
   Tensor tensor = out;
@@ -214,11 +215,11 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
     error = launch_wgmma(plan, in.type, stream);
 #endif
   } else {
-    error = launch_mma(plan, in.type, stream);
+    error = launch_mma(plan, stream);
   }
   if (error != cudaSuccess || a.splits == 1) return error;
   const dim3 grid(unsigned(plan.blocks), unsigned(a.out_tiles), unsigned(a.n));
-  if (in.type == DataType::kFloat32) {
+  if (in.type == DataType::kFloat32 || in.type == DataType::kTensorFloat32) {
     finish_kernel<float><<<grid, 128, 0, stream>>>(a);
   } else if (in.type == DataType::kFloat16) {
     finish_kernel<__half><<<grid, 128, 0, stream>>>(a);

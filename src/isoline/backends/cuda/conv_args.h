@@ -40,6 +40,7 @@ struct ConvArgs {
 
 struct ConvPlan {
   ConvArgs args;  // without pointers
+  DataType type = DataType::kFloat16;
   int threads = 0;
   dim3 grid;
   size_t shared_bytes = 0;
@@ -58,7 +59,7 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
-cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream);
+cudaError_t launch_mma(const ConvPlan& plan, cudaStream_t stream);
 cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream);

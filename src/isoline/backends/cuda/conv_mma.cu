@@ -1,6 +1,8 @@
-// Convolution on tensor cores (mma.m16n8k16, fp16 or bf16 in, float32 accumulation), sm_80 and later.
+// Convolution on tensor cores (mma.m16n8k16 of fp16 or bf16, mma.m16n8k8 of TF32; float32 accumulation), sm_80
+// and later.
 //
-// A block computes a box of output voxels for 32 * n_warps output channels. Per chunk of 16 input channels it
+// A block computes a box of output voxels for 32 * n_warps output channels. Per chunk of 32 bytes of input
+// channels (16 of 2 bytes, 8 of float32: a fragment's bytes lie the same way) it
 // copies the box with its halo into shared memory once (cp.async, zeros outside the volume), applies the load
 // transform there, and runs every kernel tap from there while the next chunk travels. A warp holds 8
 // fragments of 16 voxels x 32 channels. The 16 rows of a fragment lie along y and z, fragments follow one
@@ -24,6 +26,12 @@ namespace {
 constexpr int kColumns = 8;  // fragments of a warp along x
 constexpr int kBatch = 4;    // 16-byte units that a thread copies or transforms at a time
 
+// Channels of a 16-byte unit; a chunk has two units.
+template <typename T>
+constexpr int kUnit = 16 / int(sizeof(T));
+template <typename T>
+constexpr bool kTensorFloat = std::is_same_v<T, float>;
+
 // Predicated, not branched around: a branch would make every copy wait for the one before.
 __device__ __forceinline__ void copy16_if(bool wanted, uint32_t to, const void* from) {
   asm volatile(
@@ -40,6 +48,12 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
         "{%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else if constexpr (kTensorFloat<T>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -47,6 +61,12 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
+}
+
+__device__ __forceinline__ uint32_t tf32(float v) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+  return bits;
 }
 
 // Accumulators begin with the bias (with 0 in parts of a split convolution).
@@ -102,7 +122,7 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
 #pragma unroll
     for (int i = 0; i < kColumns; ++i, to += p.out_pitch) {
       if (i >= columns) continue;
-      uint32_t packed[4];
+      uint32_t packed[2 * sizeof(T)];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float a = acc[i][j][2 * r], b = acc[i][j][2 * r + 1];
@@ -110,9 +130,18 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
         sum[2 * j + 1] += b;
         squares[2 * j] = fmaf(a, a, squares[2 * j]);
         squares[2 * j + 1] = fmaf(b, b, squares[2 * j + 1]);
-        packed[j] = pack2<T>(a, b);
+        if constexpr (kTensorFloat<T>) {
+          packed[2 * j] = __float_as_uint(a);
+          packed[2 * j + 1] = __float_as_uint(b);
+        } else {
+          packed[j] = pack2<T>(a, b);
+        }
       }
-      *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+#pragma unroll
+      for (int j = 0; j < int(sizeof(packed)) / 4; j += 4) {
+        reinterpret_cast<uint4*>(to)[j / 4] =
+            make_uint4(packed[j], packed[j + 1], packed[j + 2], packed[j + 3]);
+      }
     }
   }
   if (!p.partial || p.splits > 1) return;
@@ -150,7 +179,7 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   extern __shared__ uint4 shared[];
   float2* const affine =
       reinterpret_cast<float2*>(shared + p.stages * 2 * p.plane);  // of every input channel
-  int2* const table = reinterpret_cast<int2*>(affine + p.chunks * 16);
+  int2* const table = reinterpret_cast<int2*>(affine + p.chunks * (2 * kUnit<T>));
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int threads = blockDim.x;
   const int sample = blockIdx.z / p.splits, split = blockIdx.z - sample * p.splits;
@@ -188,11 +217,12 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
 
   const int half = threadIdx.x & 1;
   const T* const in =
-      static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + half * 8;
+      static_cast<const T*>(p.in) + int64_t(sample) * p.in_z * p.in_y * p.in_x * p.in_pitch +
+      half * kUnit<T>;
   const int2* const entries = table + (threadIdx.x >> 1);
   auto fetch = [&](int chunk, int stage) {
-    const bool channels = chunk * 16 + half * 8 < p.in_c;
-    const T* const from = in + chunk * 16;
+    const bool channels = (chunk * 2 + half) * kUnit<T> < p.in_c;
+    const T* const from = in + chunk * (2 * kUnit<T>);
     uint4* const at = shared + (stage * 2 + half) * p.plane;
     const uint32_t to = shared_address(at);
     if (channels) {
@@ -213,12 +243,18 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
   // Load transform of a batch of the units that this thread copied itself (so that its own wait is enough
-  // before it).
-  const Pair<T> slope2 = Pair<T>::both(p.slope);
+  // before it). What mma would cut off is rounded here.
+  const auto slope = [&] {
+    if constexpr (kTensorFloat<T>) {
+      return p.scale_shift ? p.slope : 1;
+    } else {
+      return Pair<T>::both(p.slope);
+    }
+  }();
   auto transform = [&](int chunk, int stage, int v) {
-    if (chunk * 16 + half * 8 >= p.in_c) return;
+    if ((chunk * 2 + half) * kUnit<T> >= p.in_c) return;
     uint4* const at = shared + (stage * 2 + half) * p.plane;
-    const float4* const channels = reinterpret_cast<const float4*>(affine + chunk * 16 + half * 8);
+    const float4* const channels = reinterpret_cast<const float4*>(affine + (chunk * 2 + half) * kUnit<T>);
     int2 entry[kBatch];
     uint4 value[kBatch];
 #pragma unroll
@@ -228,13 +264,24 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
       if (entry[i].x >= 0) value[i] = at[entry[i].y];
     }
     uint32_t* const words = reinterpret_cast<uint32_t*>(value);
+    if constexpr (kTensorFloat<T>) {
+      const float4 ones = make_float4(1, 0, 1, 0);
+      const float4 ab[2] = {p.scale_shift ? channels[0] : ones, p.scale_shift ? channels[1] : ones};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float4 ab = channels[i];
+      for (int i = 0; i < kBatch * 4; ++i) {
+        const float scale = i % 2 ? ab[i % 4 / 2].z : ab[i % 4 / 2].x,
+                    shift = i % 2 ? ab[i % 4 / 2].w : ab[i % 4 / 2].y;
+        words[i] = tf32(leaky(fmaf(__uint_as_float(words[i]), scale, shift), slope));
+      }
+    } else {
 #pragma unroll
-      for (int j = 0; j < kBatch * 4; j += 4) {
-        const float2 f = unpack<T>(words[i + j]);
-        words[i + j] = slope2.leaky(pack2<T>(fmaf(f.x, ab.x, ab.y), fmaf(f.y, ab.z, ab.w)));
+      for (int i = 0; i < 4; ++i) {
+        const float4 ab = channels[i];
+#pragma unroll
+        for (int j = 0; j < kBatch * 4; j += 4) {
+          const float2 f = unpack<T>(words[i + j]);
+          words[i + j] = slope.leaky(pack2<T>(fmaf(f.x, ab.x, ab.y), fmaf(f.y, ab.z, ab.w)));
+        }
       }
     }
 #pragma unroll
@@ -278,7 +325,7 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   auto step = [&](const uint4(&b)[kTaps * 2], uint4(&next)[kTaps * 2]) {
     if (at_step == 0) {
       asm volatile("cp.async.wait_group 0;" ::: "memory");
-      if (p.scale_shift) {
+      if (kTensorFloat<T> || p.scale_shift) {
         for (int v = 0; v < padded; v += kBatch * stride) transform(chunk, stage, v);
       }
       __syncthreads();  // the chunk is there; everybody is done with the one before
@@ -420,7 +467,8 @@ ConvKernel kernel_for(const ConvArgs& a) {
 
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   ConvArgs& a = plan.args;
-  a.chunks = ceil_div(a.in_c, 16);
+  const int chunk = plan.type == DataType::kTensorFloat32 ? 2 * kUnit<float> : 2 * kUnit<__half>;
+  a.chunks = ceil_div(a.in_c, chunk);
   a.out_tiles = ceil_div(a.out_c, 32);
   a.fy = a.out_z == 1 ? 16 : a.out_y <= 4 && a.out_z > 2 ? 4 : 8;
   const auto shape = [&](int m_warps, int n_warps, int stages) {
@@ -439,7 +487,7 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
     a.y_even = ceil_div(a.yh, 2);
     a.y_pitch = a.yh + (6 - a.yh % 4) % 4;    // 2 modulo 4: copies of neighbours along x hit other banks
     a.plane = (a.zh * a.xh * a.y_pitch) | 1;  // and so do the two halves of a voxel
-    plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.chunks) * 16 * 8 +
+    plan.shared_bytes = size_t(a.stages) * 2 * size_t(a.plane) * 16 + size_t(a.chunks) * chunk * 8 +
                         size_t(ceil_div(a.zh * a.yh * a.xh, kBatch * 16 * m_warps * n_warps) * kBatch * 16 *
                                m_warps * n_warps) *
                             8;
@@ -477,9 +525,10 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   plan.blocks = a.tiles;
 }
 
-cudaError_t launch_mma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const ConvKernel kernel =
-      type == DataType::kFloat16 ? kernel_for<__half>(plan.args) : kernel_for<__nv_bfloat16>(plan.args);
+cudaError_t launch_mma(const ConvPlan& plan, cudaStream_t stream) {
+  const ConvKernel kernel = plan.type == DataType::kTensorFloat32 ? kernel_for<float>(plan.args)
+                            : plan.type == DataType::kFloat16     ? kernel_for<__half>(plan.args)
+                                                                  : kernel_for<__nv_bfloat16>(plan.args);
   return launch_conv(kernel, plan, stream);
 }
 

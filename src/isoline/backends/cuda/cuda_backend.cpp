@@ -64,9 +64,8 @@ class CudaBackend final : public Backend {
                        " MiB of GPU memory, " + device->name + " has " +
                        std::to_string(device->memory_bytes >> 20) + " MiB",
                    "cuda",
-                   options.precision == Precision::kFloat32
-                       ? "Use --precision fp16 or bf16, or --backend native."
-                       : "Use --backend native."};
+                   po.element_bytes == 4 ? "Use --precision fp16 or bf16, or --backend native."
+                                         : "Use --backend native."};
     return {};
   }
 

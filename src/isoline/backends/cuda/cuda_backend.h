@@ -1,5 +1,5 @@
 // The cuda backend: networks on NVIDIA GPUs (compute capability 8.0 and newer) with kernels of its own, in
-// fp32, bf16 and fp16 (sums and statistics in fp32). Results do not depend on timing: two runs are
+// fp32, tf32, bf16 and fp16 (sums and statistics in fp32). Results do not depend on timing: two runs are
 // bit-identical.
 #pragma once
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "isoline/backends/cuda/ceilings.h"
+#include "isoline/backends/cuda/pack.h"
 #include "isoline/backends/cuda/session.h"
 #include "isoline/backends/cuda/test_graphs.h"
 #include "isoline/backends/reference/reference_backend.h"
@@ -19,6 +20,50 @@
 
 namespace isoline::cuda {
 namespace {
+
+constexpr Precision kPrecisions[] = {Precision::kFloat32, Precision::kTensorFloat32, Precision::kBFloat16,
+                                     Precision::kFloat16};
+
+// Read back as mma.m16n8k8 gives them to lanes: B fragment b0 is k = lane % 4, b1 is k + 4, of column lane
+// / 4.
+TEST(CudaPack, Tf32WeightsLieInFragmentOrderAndAreRounded) {
+  constexpr int kOut = 40, kIn = 11, kChannels = 16, kTaps = 3;
+  std::vector<float> weight(kOut * kIn * kTaps);
+  std::mt19937 rng(5);
+  std::normal_distribution<float> normal;
+  for (float& w : weight) w = normal(rng);
+  weight[0] = 1 + 0x1p-11f;                                           // a tie: away from zero
+  weight[1] = -(1 + 0x1p-11f - 0x1p-20f);                             // just below one
+  std::vector<int> positions{0, 1, 2, 8, 9, 10, 11, 12, 13, 14, 15};  // 3..7 are gaps
+  const ConvShape shape{{1, 1, kTaps}, {1, 1, 1}};
+  const auto packed = pack_conv_weights(DataType::kTensorFloat32, weight.data(), kOut, kIn, shape, kChannels,
+                                        positions.data());
+  const auto* const floats = reinterpret_cast<const float*>(packed.data());
+  std::vector<int> seen(weight.size());
+  for (int tile = 0; tile < 2; ++tile)
+    for (int chunk = 0; chunk < kChannels / 8; ++chunk)
+      for (int tap = 0; tap < kTaps; ++tap)
+        for (int f = 0; f < 4; ++f)
+          for (int lane = 0; lane < 32; ++lane)
+            for (int b = 0; b < 2; ++b) {
+              const int unit = ((tile * 2 + chunk) * kTaps + tap) * 64 + f / 2 * 32 + lane;
+              const float got = floats[unit * 4 + f % 2 * 2 + b];
+              const int j = lane / 4, o = tile * 32 + 8 * (j / 2) + 2 * f + j % 2;
+              const int channel = chunk * 8 + lane % 4 + 4 * b;
+              const auto at = std::find(positions.begin(), positions.end(), channel);
+              if (o >= kOut || at == positions.end()) {
+                ASSERT_EQ(got, 0.0f);
+                continue;
+              }
+              const size_t i = size_t((o * kIn + int(at - positions.begin())) * kTaps + tap);
+              ++seen[i];
+              EXPECT_EQ(std::fmod(std::ldexp(got, 10 - std::ilogb(got)), 1.0f), 0.0f) << "10 bits";
+              EXPECT_LE(std::abs(got - weight[i]), std::ldexp(1.0f, std::ilogb(weight[i]) - 11));
+            }
+  for (int n : seen) EXPECT_EQ(n, 1);
+  EXPECT_EQ(floats[0], 1 + 0x1p-10f);
+  EXPECT_EQ(floats[256], -1.0f);
+}
 
 TEST(CudaBackend, WithoutAGpuItSaysWhyAndRefuses) {
   const auto backend = make_cuda_backend();
@@ -76,7 +121,7 @@ class CudaDevice : public ::testing::Test {
     auto truth = make_reference_backend()->create(graph, ro);
     ASSERT_TRUE(truth.ok());
     ASSERT_TRUE((*truth)->run(in.data(), want.data()).ok());
-    for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16})
+    for (const Precision p : kPrecisions)
       for (const bool fold : {true, false})
         for (const bool naive : {true, false}) {
           auto session = CudaSession::create(graph, {patch, batch, p, 2}, *device_info(), {fold, naive});
@@ -84,8 +129,9 @@ class CudaDevice : public ::testing::Test {
           std::fill(got.begin(), got.end(), NAN);
           const Status s = (*session)->run(in.data(), got.data());
           ASSERT_TRUE(s.ok()) << s.error().to_string();
-          const double bound =
-              p == Precision::kFloat32 ? 1e-5 : fp16_bound * (p == Precision::kFloat16 ? 1 : 8);
+          const double bound = p == Precision::kFloat32    ? 1e-5
+                               : p == Precision::kBFloat16 ? 8 * fp16_bound
+                                                           : fp16_bound;
           EXPECT_LT(difference(got, want), bound)
               << to_string(p) << (fold ? " fold" : "") << (naive ? " naive" : "");
         }
@@ -120,7 +166,7 @@ TEST_F(CudaDevice, OddGraphs) {
 TEST_F(CudaDevice, TwoRunsAndTwoSessionsAreIdentical) {
   test::Graph g(3, 1);
   const NetworkGraph& graph = test::unet(g, {16, 32, 64});
-  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
+  for (const Precision p : kPrecisions) {
     const SessionOptions o{{32, 48, 40}, 2, p, 2};
     const Buffer<float> in = input(graph, o);
     Buffer<float> first(out_size(graph, o)), other(first.size());
@@ -202,7 +248,7 @@ TEST_F(CudaDevice, Fp16OverflowIsAnErrorThatNamesTheRemedy) {
 }
 
 TEST_F(CudaDevice, CeilingsAreMeasured) {
-  for (const Precision p : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
+  for (const Precision p : kPrecisions) {
     const auto ceilings = make_cuda_backend()->measure_ceilings(p);
     ASSERT_TRUE(ceilings.ok()) << ceilings.error().to_string();
     EXPECT_GT(ceilings->flops_per_s, 0) << to_string(p);
@@ -220,7 +266,8 @@ TEST_F(CudaDevice, CeilingsAreMeasured) {
   ASSERT_EQ(cudaMemcpy(out.data(), to->at(), bytes, cudaMemcpyDeviceToHost), cudaSuccess);
   EXPECT_EQ(in, out);
   EXPECT_EQ(copy_memory(from->at(), to->at(), 4, nullptr), cudaErrorInvalidValue);
-  for (const DataType type : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
+  for (const DataType type :
+       {DataType::kFloat32, DataType::kTensorFloat32, DataType::kBFloat16, DataType::kFloat16}) {
     const DeviceInfo& device = *device_info();
     std::vector<float> sums(256);
     auto memory = DeviceMemory::allocate(size_t(device.processors) * kProductThreads * 4, "test");

@@ -95,6 +95,7 @@ template <class F>
 cudaError_t with_type(DataType type, F&& f) {
   switch (type) {
     case DataType::kFloat32:
+    case DataType::kTensorFloat32:
       f(float{});
       break;
     case DataType::kFloat16:

@@ -5,7 +5,8 @@
 // data[v * pitch + k]; sample i starts at data[i * voxels() * pitch]. A tensor may therefore be a slice of
 // the channels of a wider one, which is how concatenation happens without copies. Channel counts and pitches
 // are multiples of 8 (padded with zeros) and data is 16-byte aligned, so that 16-byte accesses are. T is
-// __half, __nv_bfloat16 or float.
+// __half, __nv_bfloat16 or float. kTensorFloat32 is float in memory and in every sum; only the factors of
+// convolutions' products are rounded to TF32 (10 bits after the point, ties away from zero).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,7 +16,7 @@
 
 namespace isoline::cuda {
 
-enum class DataType { kFloat32, kFloat16, kBFloat16 };
+enum class DataType { kFloat32, kTensorFloat32, kFloat16, kBFloat16 };
 
 struct Tensor {
   void* data = nullptr;
@@ -31,8 +32,8 @@ struct ConvShape {
 };
 
 // Per-sample, per-channel affine applied to what a convolution reads, followed by LeakyReLU: v' = v * scale +
-// shift, then v' > 0 ? v' : slope * v', in float32, then rounded to T. Padding stays 0 (it is padded after
-// the activation). scale_shift null: identity, slope ignored.
+// shift, then v' > 0 ? v' : slope * v', in float32, then rounded to T (or TF32). Padding stays 0 (it is
+// padded after the activation). scale_shift null: identity, slope ignored.
 struct LoadTransform {
   const float* scale_shift =
       nullptr;      // [n, in.c, 2], 16-byte aligned; padded channels need scale = shift = 0

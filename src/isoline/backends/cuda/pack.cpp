@@ -21,12 +21,42 @@ uint16_t to_bits(DataType type, float value) {
   return bits;
 }
 
+// As cvt.rna.tf32: 10 bits after the point, ties away from zero.
+float to_tf32(float value) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & ~0x1fffu;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
 // Where the weight of input k (0..15) and output o (0..31) lies in the 512 values that two 16-byte loads of a
 // warp get.
 size_t fragment_slot(size_t k, size_t o) {
   const size_t column = o / 8 * 2 + o % 2, tile = o % 8 / 2;
   const size_t lane = column * 4 + k % 8 / 2, slot = tile % 2 * 4 + k / 8 * 2 + k % 2;
   return (tile / 2 * 32 + lane) * 8 + slot;
+}
+
+// mma.m16n8k8 of TF32: [tile of 32 outputs][chunk of 8 inputs][kz][ky][kx][half: 2][lane: 32][4 values], the
+// values of a lane being k = lane % 4 + {0, 4} of column lane / 4 of two n8 tiles; columns as below.
+std::vector<std::byte> pack_tf32(const float* weight, int out_channels, int in_channels, size_t taps,
+                                 int tensor_channels, const int* positions) {
+  const size_t out_tiles = size_t(out_channels + 31) / 32, chunks = size_t(tensor_channels + 7) / 8;
+  std::vector<std::byte> packed(out_tiles * chunks * taps * 256 * 4 + 4096);
+  auto* const floats = reinterpret_cast<float*>(packed.data());
+  for (size_t o = 0; o < size_t(out_channels); ++o) {
+    const size_t column = (o % 32) / 8 * 2 + o % 2, tile = o % 8 / 2;
+    for (size_t i = 0; i < size_t(in_channels); ++i) {
+      const size_t channel = positions ? size_t(positions[i]) : i, k = channel % 8;
+      const size_t lane = column * 4 + k % 4, slot = tile % 2 * 2 + k / 4;
+      float* const to =
+          floats + ((o / 32) * chunks + channel / 8) * taps * 256 + (tile / 2 * 32 + lane) * 4 + slot;
+      const float* const from = weight + (o * size_t(in_channels) + i) * taps;
+      for (size_t tap = 0; tap < taps; ++tap) to[tap * 256] = to_tf32(from[tap]);
+    }
+  }
+  return packed;
 }
 
 // conv_wgmma.cu, kernel 3x3x3: [tile of n outputs][chunk of 16 inputs][kx][kz][ky][half of the chunk][n][8
@@ -57,7 +87,7 @@ std::vector<std::byte> pack_wgmma(DataType type, const float* weight, int out_ch
 // of a lane being the B fragments of mma.m16n8k16 of two n8 tiles f = 2 * half and f + 1: k = 2 * (lane % 4)
 // + {0, 1, 8, 9} of column lane / 4. Column j of tile f is output 8 * (j / 2) + 2 * f + j % 2, so that a
 // lane's accumulators of the four tiles are eight consecutive channels. float32: [tile of 32
-// outputs][input][kz][ky][kx][32]. Both end with a page of zeros: the kernels load one step ahead.
+// outputs][input][kz][ky][kx][32]. All end with a page of zeros: the kernels load one step ahead.
 std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int out_channels,
                                          int in_channels, const ConvShape& shape, int tensor_channels,
                                          const int* positions, WeightLayout layout) {
@@ -66,6 +96,9 @@ std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int
                       layout == WeightLayout::kWgmma32 ? 32 : 64);
   }
   const size_t taps = size_t(shape.kernel[0]) * size_t(shape.kernel[1]) * size_t(shape.kernel[2]);
+  if (type == DataType::kTensorFloat32) {
+    return pack_tf32(weight, out_channels, in_channels, taps, tensor_channels, positions);
+  }
   const size_t out_tiles = size_t(out_channels + 31) / 32;
   const size_t chunks = size_t(tensor_channels + 15) / 16;
   const bool wide = type == DataType::kFloat32;

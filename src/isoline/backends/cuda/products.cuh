@@ -16,7 +16,11 @@ __device__ __forceinline__ float some_value(uint32_t position) {
 
 template <typename T>
 __device__ __forceinline__ uint32_t some_values(uint32_t position) {
-  return pack2<T>(some_value(2 * position), some_value(2 * position + 1));
+  if constexpr (std::is_same_v<T, float>) {
+    return __float_as_uint(some_value(position)) & ~0x1fffu;  // TF32
+  } else {
+    return pack2<T>(some_value(2 * position), some_value(2 * position + 1));
+  }
 }
 
 }  // namespace isoline::cuda

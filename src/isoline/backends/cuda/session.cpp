@@ -73,11 +73,20 @@ float median(std::vector<float> v) {
 }  // namespace
 
 DataType data_type(Precision precision) {
-  if (precision == Precision::kFloat16) return DataType::kFloat16;
-  return precision == Precision::kBFloat16 ? DataType::kBFloat16 : DataType::kFloat32;
+  switch (precision) {
+    case Precision::kFloat16:
+      return DataType::kFloat16;
+    case Precision::kBFloat16:
+      return DataType::kBFloat16;
+    case Precision::kTensorFloat32:
+      return DataType::kTensorFloat32;
+    case Precision::kFloat32:
+      break;
+  }
+  return DataType::kFloat32;
 }
 int element_bytes(Precision precision) {
-  return precision == Precision::kFloat32 ? 4 : 2;
+  return precision == Precision::kFloat32 || precision == Precision::kTensorFloat32 ? 4 : 2;
 }
 Error fp16_overflow() {
   return {ErrorCode::kUnsupported,

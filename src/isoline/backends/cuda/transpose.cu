@@ -1,5 +1,5 @@
 // Transposed convolution with kernel == stride: a matrix product [voxels, in channels] x [in channels, taps *
-// out channels] whose columns are scattered to their voxel, on tensor cores for 2-byte types.
+// out channels] whose columns are scattered to their voxel, on tensor cores but for float32.
 #include <mma.h>
 
 #include <cstring>
@@ -12,6 +12,25 @@ namespace isoline::cuda {
 namespace {
 
 constexpr int kThreads = 256, kRows = 128, kColumns = 64, kDepth = 32;
+// What a fragment is made of; T is float for TF32.
+template <class T>
+struct Product {
+  using Type = T;
+  static constexpr int kDepth = 16;
+};
+template <>
+struct Product<float> {
+  using Type = nvcuda::wmma::precision::tf32;
+  static constexpr int kDepth = 8;
+};
+template <class Fragment>
+__device__ void round_factors(Fragment& f) {
+  if constexpr (std::is_same_v<typename Fragment::element_type, float>) {
+#pragma unroll
+    for (int i = 0; i < f.num_elements; ++i) f.x[i] = nvcuda::wmma::__float_to_tf32(f.x[i]);
+  }
+}
+
 constexpr int kPitchA = kDepth + 8, kPitchB = kColumns + 8, kPitchC = kColumns + 4;
 
 struct Arguments {
@@ -47,7 +66,9 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
   const int columns = a.sz * a.sy * a.sx * a.out.c, column0 = blockIdx.y * kColumns;
   const T* in = static_cast<const T*>(a.in.data) + n * voxels * a.in.pitch;
   const T* weights = static_cast<const T*>(a.weights);
-  wmma::fragment<wmma::accumulator, 16, 16, 16, float> acc[2][2];
+  using Factor = typename Product<T>::Type;
+  constexpr int kStep = Product<T>::kDepth;
+  wmma::fragment<wmma::accumulator, 16, 16, kStep, float> acc[2][2];
   for (auto& row : acc)
     for (auto& f : row) wmma::fill_fragment(f, 0.0f);
   const int wr = warp / 2 * 32, wc = warp % 2 * 32;
@@ -77,12 +98,14 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
     }
     __syncthreads();
 #pragma unroll
-    for (int k = 0; k < kDepth; k += 16) {
-      wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> fa[2];
-      wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major> fb[2];
+    for (int k = 0; k < kDepth; k += kStep) {
+      wmma::fragment<wmma::matrix_a, 16, 16, kStep, Factor, wmma::row_major> fa[2];
+      wmma::fragment<wmma::matrix_b, 16, 16, kStep, Factor, wmma::row_major> fb[2];
       for (int i = 0; i < 2; ++i) {
         wmma::load_matrix_sync(fa[i], tile_a + (wr + 16 * i) * kPitchA + k, kPitchA);
         wmma::load_matrix_sync(fb[i], tile_b + k * kPitchB + wc + 16 * i, kPitchB);
+        round_factors(fa[i]);
+        round_factors(fb[i]);
       }
       for (int i = 0; i < 2; ++i)
         for (int j = 0; j < 2; ++j) wmma::mma_sync(acc[i][j], fa[i], fb[j], acc[i][j]);
@@ -165,7 +188,9 @@ cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Te
   }
   const dim3 grid(unsigned((in.voxels() + kRows - 1) / kRows), unsigned((columns + kColumns - 1) / kColumns),
                   unsigned(in.n));
-  if (in.type == DataType::kFloat16)
+  if (in.type == DataType::kTensorFloat32)
+    matrix_kernel<float><<<grid, kThreads, 0, stream>>>(a);
+  else if (in.type == DataType::kFloat16)
     matrix_kernel<__half><<<grid, kThreads, 0, stream>>>(a);
   else
     matrix_kernel<__nv_bfloat16><<<grid, kThreads, 0, stream>>>(a);
@@ -181,6 +206,7 @@ std::vector<std::byte> pack_transpose_weights(DataType type, const float* weight
     case DataType::kBFloat16:
       return pack<__nv_bfloat16>(weight, in_channels, out_channels, taps, tensor_channels, positions);
     case DataType::kFloat32:
+    case DataType::kTensorFloat32:
       break;
   }
   return pack<float>(weight, in_channels, out_channels, taps, tensor_channels, positions);

@@ -32,9 +32,10 @@ Error from_exception(const std::exception& e, const std::string& doing) {
 }
 
 Status supports_precision(Precision precision) {
-  if (precision == Precision::kFloat16)
-    return Error{ErrorCode::kUnsupported, "the openvino backend has no fp16 on CPUs", "--precision",
-                 "Use fp32 or bf16."};
+  if (precision == Precision::kFloat16 || precision == Precision::kTensorFloat32)
+    return Error{ErrorCode::kUnsupported,
+                 std::string("the openvino backend has no ") + to_string(precision) + " on CPUs",
+                 "--precision", "Use fp32 or bf16."};
   if (precision == Precision::kBFloat16) {
     try {
       for (const std::string& c : core().get_property("CPU", ov::device::capabilities))

@@ -189,10 +189,15 @@ TEST(BackendContract, EveryBackendMatchesTheReference) {
     ASSERT_TRUE((*truth)->run(in.data(), want.data()).ok());
     for (const Backend* backend : registry.all()) {
       if (backend == reference || !backend->available()) continue;
-      for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
+      for (const Precision precision :
+           {Precision::kFloat32, Precision::kTensorFloat32, Precision::kBFloat16, Precision::kFloat16}) {
         const SessionOptions options{net.patch, 1, precision, 2};
         if (const Status s = backend->supports(net.graph, options); !s.ok()) {
           EXPECT_NE(precision, Precision::kFloat32) << backend->name() << ": " << s.error().to_string();
+          EXPECT_EQ(s.error().code, ErrorCode::kUnsupported);
+          if (precision == Precision::kTensorFloat32) {
+            EXPECT_NE(s.error().message.find(backend->name()), std::string::npos) << s.error().message;
+          }
           continue;
         }
         auto session = backend->create(net.graph, options);
@@ -201,10 +206,12 @@ TEST(BackendContract, EveryBackendMatchesTheReference) {
           std::fill(got.begin(), got.end(), NAN);  // every value must be written
           ASSERT_TRUE((*session)->run(in.data(), got.data()).ok());
           const Error2 e = compare(got, want);
-          // bf16 keeps 8 bits, fp16 11: its error is an eighth of the other's, with the same margin.
-          const double bound = precision == Precision::kFloat32    ? 2e-5
-                               : precision == Precision::kBFloat16 ? 6e-2
-                                                                   : 7.5e-3;
+          // bf16 keeps 8 bits, fp16 11: its error is an eighth of the other's, with the same margin. TF32
+          // rounds what is multiplied like fp16, but nothing that is stored.
+          const double bound = precision == Precision::kFloat32         ? 2e-5
+                               : precision == Precision::kBFloat16      ? 6e-2
+                               : precision == Precision::kTensorFloat32 ? 5e-3
+                                                                        : 7.5e-3;
           EXPECT_LT(e.relative_rms, bound) << net.name << " on " << (*session)->description();
           EXPECT_FALSE(std::isnan(e.relative_rms)) << net.name << " on " << (*session)->description();
         }
