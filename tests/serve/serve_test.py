@@ -224,6 +224,33 @@ class Scheduling(unittest.TestCase):
             self.run_many(server, "alone", 6)
             self.assertEqual(stats(server, "alone")["execution_count"], 6)
 
+    def test_batches_under_load_and_while_draining(self):
+        # More waits than a batch takes, all the time: the next batch is made ready while one runs.
+        extra = "dynamic_batching { }"
+        for instances in (1, 2):
+            with serving(ISOLINE, {"m": identity(max_batch=8, delay_ms=3, extra=extra + " instance_group { count: %d }" % instances)}) as server:
+                def one(i):
+                    n = 1 + i % 3
+                    values = [i * 10 + k for k in range(n)]
+                    status, answer = server.json("/v2/models/m/infer", {"inputs": [tensor(values, [n, 1])]})
+                    return status, status == 200 and answer["outputs"][0]["data"] == values
+                with concurrent.futures.ThreadPoolExecutor(32) as pool:
+                    self.assertEqual(set(pool.map(one, range(1200))), {(200, True)})
+                    s = stats(server, "m")
+                    self.assertEqual((s["inference_count"], s["inference_stats"]["success"]["count"]), (2400, 1200))
+                    self.assertLess(s["execution_count"], 600)
+                    late = [pool.submit(one, i) for i in range(32)]
+                    wait_for(lambda: stats(server, "m")["inference_count"] > 2400, 2)
+                    server.process.send_signal(signal.SIGTERM)
+                    answers = []
+                    for f in late:
+                        try:
+                            answers.append(f.result())
+                        except OSError:
+                            pass  # came after the listener was gone
+                    self.assertEqual(set(answers), {(200, True)})
+                self.assertEqual(server.process.wait(5), 0)
+
     def test_queue_limit_and_timeout(self):
         extra = "dynamic_batching { default_queue_policy { max_queue_size: 2 allow_timeout_override: true } }"
         with serving(ISOLINE, {"m": identity(max_batch=1, delay_ms=400, extra=extra)}) as server:

@@ -14,6 +14,11 @@ uint64_t ns_between(Clock::time_point from, Clock::time_point to) {
       std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::nanoseconds>(to - from).count()));
 }
 
+bool may_assemble(const ModelConfig& config, const TensorModelInfo& info) {
+  return config.dynamic_batching && info.max_batch > 1 && !config.dynamic_batching->priority_levels &&
+         !config.dynamic_batching->preserve_ordering;
+}
+
 std::optional<Clock::time_point> expiry(const Job& job) {
   if (job.timeout && job.request.deadline) return std::min(*job.timeout, *job.request.deadline);
   return job.timeout ? job.timeout : job.request.deadline;
@@ -30,8 +35,10 @@ Scheduler::Scheduler(ModelConfig config, TensorModelInfo info,
       label_(std::move(label)),
       version_(std::move(version)),
       options_(options),
-      sessions_(std::move(sessions)) {
+      sessions_(std::move(sessions)),
+      assembles_(may_assemble(config_, info_)) {
   queues_.resize(2 + (config_.dynamic_batching ? config_.dynamic_batching->priority_levels : 0));
+  if (assembles_) assembler_ = std::thread([this] { assemble(); });
   for (const auto& session : sessions_) workers_.emplace_back([this, s = session.get()] { work(*s); });
 }
 
@@ -72,8 +79,8 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
                 {ErrorCode::kResourceExhausted, "the model is being unloaded", label_, ""});
   }
   auto& queue = queues_[job->level];
-  if (waiting_ >= options_.max_queue_size ||
-      (policy && policy->max_queue_size && queue.size() >= policy->max_queue_size)) {
+  if (waiting_ + assembled_ >= options_.max_queue_size ||
+      (policy && policy->max_queue_size && queue.size() + assembled_ >= policy->max_queue_size)) {
     lock.unlock();
     return fail(*job, FailureReason::kRejected,
                 {ErrorCode::kResourceExhausted, "Exceeds maximum queue size", label_, "Try again later."});
@@ -82,11 +89,13 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
     if (!expirer_.joinable()) expirer_ = std::thread([this] { expire(); });
     expiry_changed_.notify_one();
   }
+  waiting_samples_ += job->samples;
   queue.push_back(std::move(job));
   ++waiting_;
-  const bool wake = idle_ > 0;
+  const bool wake = idle_ > 0, assemble = wants_assembly_locked();
   lock.unlock();
   if (wake) work_ready_.notify_one();
+  if (assemble) full_batch_waits_.notify_one();
 }
 
 bool Scheduler::joins(const Job& first, const Job& next) const {
@@ -121,29 +130,67 @@ void Scheduler::remove_locked(const Job& job) {
     if (it == queue->end()) continue;
     queue->erase(it);
     --waiting_;
+    waiting_samples_ -= job.samples;
     return;
   }
 }
 
+void Scheduler::take_locked(Batch& batch, size_t count) {
+  batch.jobs.resize(count);
+  for (const auto& j : batch.jobs) remove_locked(*j);
+}
+
+bool Scheduler::wants_assembly_locked() const {
+  return assembles_ && !ready_ && !assembling_ && running_ == sessions_.size() &&
+         waiting_samples_ >= info_.max_batch;
+}
+
 void Scheduler::work(TensorSession& session) {
   ::pthread_setname_np(::pthread_self(), "infer");
-  std::vector<Buffer<std::byte>> scratch;
-  Jobs jobs;
-  std::vector<int64_t> samples;
+  auto batch = std::make_unique<Batch>();
   std::unique_lock lock(mutex_);
+  while (next_batch_locked(lock, batch)) {
+    ++running_;
+    const bool wake_another = waiting_ && idle_, assemble = wants_assembly_locked();
+    lock.unlock();
+    if (wake_another) work_ready_.notify_one();
+    if (assemble) full_batch_waits_.notify_one();
+    if (batch->inputs.empty()) gather_inputs(*batch);
+    if (!batch->jobs.empty()) run(session, *batch);
+    batch->jobs.clear();  // requests' memory goes before this thread sleeps
+    batch->inputs.clear();
+    lock.lock();
+    --running_;
+  }
+}
+
+bool Scheduler::next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch) {
+  const auto wait = [&](const auto& sleep) {
+    ++idle_;
+    sleep();
+    --idle_;
+  };
+  std::vector<int64_t> samples;
   for (;;) {
+    if (ready_) {
+      spare_ = std::exchange(batch, std::move(ready_));
+      assembled_ = 0;
+      return true;
+    }
+    if (assembling_) {  // ready soon, and first come
+      wait([&] { work_ready_.wait(lock, [&] { return !assembling_; }); });
+      continue;
+    }
     bool blocked = false;
-    jobs = front_locked(blocked);
-    if (jobs.empty()) {
-      if (draining_) return;
-      ++idle_;
-      work_ready_.wait(lock, [&] { return waiting_ || draining_; });
-      --idle_;
+    batch->jobs = front_locked(blocked);
+    if (batch->jobs.empty()) {
+      if (draining_) return false;
+      wait([&] { work_ready_.wait(lock, [&] { return waiting_ || draining_ || ready_; }); });
       continue;
     }
     samples.clear();
-    Clock::time_point oldest = jobs.front()->queued;
-    for (const auto& j : jobs) {
+    Clock::time_point oldest = batch->jobs.front()->queued;
+    for (const auto& j : batch->jobs) {
       samples.push_back(j->samples);
       oldest = std::min(oldest, j->queued);
     }
@@ -151,52 +198,67 @@ void Scheduler::work(TensorSession& session) {
     // When draining, nobody else comes: no reason to wait for company.
     const BatchDecision decision =
         decide_batch(config_.dynamic_batching, info_.max_batch, {samples, blocked || draining_, oldest_us});
-    if (!decision.take) {
-      ++idle_;
-      work_ready_.wait_for(lock, std::chrono::microseconds(decision.wait_us));
-      --idle_;
-      continue;
+    if (decision.take) {
+      take_locked(*batch, decision.take);
+      return true;
     }
-    jobs.resize(decision.take);
-    for (const auto& j : jobs) remove_locked(*j);
-    const bool wake_another = waiting_ && idle_;
-    ++running_;
-    lock.unlock();
-    if (wake_another) work_ready_.notify_one();
-    run(session, jobs, scratch);
-    jobs.clear();  // requests' memory goes before this thread sleeps
-    lock.lock();
-    --running_;
+    batch->jobs.clear();
+    wait([&] { work_ready_.wait_for(lock, std::chrono::microseconds(decision.wait_us)); });
   }
 }
 
-void Scheduler::run(TensorSession& session, Jobs& jobs, std::vector<Buffer<std::byte>>& scratch) {
-  const auto start = Clock::now();
-  std::erase_if(jobs, [&](const std::shared_ptr<Job>& j) {
+void Scheduler::assemble() {
+  ::pthread_setname_np(::pthread_self(), "batch");
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    full_batch_waits_.wait(lock, [&] { return stopped_ || wants_assembly_locked(); });
+    if (stopped_) return;
+    auto batch = spare_ ? std::move(spare_) : std::make_unique<Batch>();
+    bool blocked = false;
+    batch->jobs = front_locked(blocked);
+    take_locked(*batch, batch->jobs.size());
+    assembling_ = true;
+    assembled_ = batch->jobs.size();
+    lock.unlock();
+    gather_inputs(*batch);
+    lock.lock();
+    assembling_ = false;
+    assembled_ = batch->jobs.size();
+    (batch->jobs.empty() ? spare_ : ready_) = std::move(batch);  // empty: all had expired
+    if (idle_) work_ready_.notify_all();
+  }
+}
+
+// Drops what has expired and lays the rest's inputs one behind the other.
+void Scheduler::gather_inputs(Batch& batch) {
+  batch.taken = Clock::now();
+  std::erase_if(batch.jobs, [&](const std::shared_ptr<Job>& j) {
     const auto at = j->request.deadline;
-    if (!at || *at > start) return false;
+    if (!at || *at > batch.taken) return false;
     fail(*j, FailureReason::kRejected,
          {ErrorCode::kResourceExhausted, "Request timeout expired", label_, ""});
     return true;
   });
-  if (jobs.empty()) return;
+  if (batch.jobs.size() == 1) {
+    batch.inputs = batch.jobs.front()->inputs;
+  } else if (!batch.jobs.empty()) {
+    std::vector<std::vector<InputTensor>> all;
+    for (const auto& j : batch.jobs) all.push_back(j->inputs);
+    batch.inputs = gather(all, batch.memory);
+  }
+  batch.gathered = Clock::now();
+}
+
+void Scheduler::run(TensorSession& session, Batch& ready) {
+  Jobs& jobs = ready.jobs;
   std::vector<int64_t> samples;
   int64_t batch = 0;
   for (const auto& j : jobs) batch += samples.emplace_back(j->samples);
-
-  std::vector<InputTensor> inputs;
-  if (jobs.size() == 1) {
-    inputs = jobs.front()->inputs;
-  } else {
-    std::vector<std::vector<InputTensor>> all;
-    for (const auto& j : jobs) all.push_back(j->inputs);
-    inputs = gather(all, scratch);
-  }
-  const auto gathered = Clock::now();
+  const auto start = Clock::now();
   auto outputs = std::make_shared<std::vector<OwnedTensor>>();
   Status status;
   try {
-    status = session.run(inputs, *outputs);
+    status = session.run(ready.inputs, *outputs);
     if (status.ok() && outputs->size() != info_.outputs.size())
       status = Error{ErrorCode::kInternal, "the model returned another number of outputs than it declares",
                      label_, ""};
@@ -236,11 +298,11 @@ void Scheduler::run(TensorSession& session, Jobs& jobs, std::vector<Buffer<std::
           {info_.outputs[o].name, info_.outputs[o].type, std::move(parts[o][r].shape), parts[o][r].data});
   }
   const auto end = Clock::now();
-  const uint64_t input_ns = ns_between(start, gathered), infer_ns = ns_between(gathered, ran),
+  const uint64_t input_ns = ns_between(ready.taken, ready.gathered), infer_ns = ns_between(start, ran),
                  output_ns = ns_between(ran, end);
   std::vector<Statistics::Answered> answered;
   for (const auto& j : jobs)
-    answered.push_back({{ns_between(j->request.received, end), ns_between(j->queued, start),
+    answered.push_back({{ns_between(j->request.received, end), ns_between(j->queued, start) - input_ns,
                          input_ns + j->request.decode_ns, infer_ns, output_ns},
                         j->samples});
   statistics_.record_execution(batch, input_ns, infer_ns, output_ns, answered);
@@ -289,6 +351,7 @@ void Scheduler::expire() {
         } else {
           expired.push_back(*it);
           --waiting_;
+          waiting_samples_ -= job.samples;
         }
         it = queues_[q].erase(it);
       }
@@ -321,13 +384,15 @@ void Scheduler::drain() {
     stopped_ = true;
   }
   expiry_changed_.notify_all();
+  full_batch_waits_.notify_all();
   if (expirer_.joinable()) expirer_.join();
+  if (assembler_.joinable()) assembler_.join();
   sessions_.clear();
 }
 
 size_t Scheduler::waiting() const {
   std::lock_guard lock(mutex_);
-  return waiting_;
+  return waiting_ + assembled_;
 }
 
 size_t Scheduler::running() const {

@@ -56,8 +56,23 @@ class Scheduler {
 
  private:
   using Jobs = std::vector<std::shared_ptr<Job>>;
+  // Requests on their way through a session together. Memory is kept from batch to batch.
+  struct Batch {
+    Jobs jobs;
+    std::vector<InputTensor> inputs;
+    std::vector<Buffer<std::byte>> memory;
+    Clock::time_point taken, gathered;
+  };
   void work(TensorSession& session);
-  void run(TensorSession& session, Jobs& jobs, std::vector<Buffer<std::byte>>& scratch);
+  // Waits for the next batch of a session; false: drained. A ready one is exchanged for `batch`, else its
+  // jobs are filled in.
+  bool next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch);
+  void assemble();
+  void gather_inputs(Batch& batch);
+  void run(TensorSession& session, Batch& ready);
+  void take_locked(Batch& batch, size_t count);
+  // Whether a full batch waits that no session will come for soon. Locked.
+  bool wants_assembly_locked() const;
   void expire();
   // The requests at the front that may run together. Locked.
   Jobs front_locked(bool& blocked) const;
@@ -73,13 +88,22 @@ class Scheduler {
   const SchedulerOptions options_;
 
   mutable std::mutex mutex_;
-  std::condition_variable work_ready_, expiry_changed_;
+  std::condition_variable work_ready_, expiry_changed_, full_batch_waits_;
   // queues_[0]: no priorities; [1], [2], ...: by level. The last: timed out with action DELAY.
   std::vector<std::deque<std::shared_ptr<Job>>> queues_;
   size_t waiting_ = 0, idle_ = 0, running_ = 0;
+  int64_t waiting_samples_ = 0;
   bool draining_ = false, stopped_ = false;
   std::vector<std::unique_ptr<TensorSession>> sessions_;
   std::vector<std::thread> workers_;
+  // While all sessions run and a full batch waits, this thread makes it ready, so that the next session need
+  // not copy inputs. Only full batches, and none where the order could matter: nothing is lost by taking them
+  // early.
+  const bool assembles_;
+  std::unique_ptr<Batch> ready_, spare_;
+  bool assembling_ = false;
+  size_t assembled_ = 0;  // requests in it, which wait as those of the queues do
+  std::thread assembler_;
   std::thread expirer_;  // started with the first job that can expire
   std::mutex drain_mutex_;
 };
