@@ -4,8 +4,8 @@
     python3 bench/serve_embed.py --build build [--clients build/serve_clients] [--repeat 5] [--seconds 2]
 
 Clock of both: samples (96x96 pictures as float32 tensors, 108 KiB each) a second. Bare: bench/tensor_bench, batches from memory back to back, at
-the best of several batch sizes. Served: perf_analyzer 2.41 sends single samples, REST with binary tensors and gRPC, at several concurrencies;
-the best counts. The turns alternate within each repeat. The client takes part of the same cores, so CPU seconds of the server and of the
+the best of several batch sizes. Served: perf_analyzer 2.41 sends single samples and whole batches, REST with binary tensors and gRPC, at
+several concurrencies; the best counts. The turns alternate within each repeat. The client takes part of the same cores, so CPU seconds of the server and of the
 client stand beside the rates. Writes docs/measurements/<date>-serve-embed.md and .json. Needs `ninja isoline tensor_bench`.
 """
 import argparse
@@ -45,15 +45,15 @@ def cpu_s(pid):
     compute = rest = 0
     for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
         seconds = int((thread / "schedstat").read_text().split()[0]) * 1e-9
-        if (thread / "comm").read_text().strip() in ("isoline", "net", "task"):
+        if thread.name == str(pid) or (thread / "comm").read_text().strip() in ("net", "task", "batch"):
             rest += seconds
         else:
             compute += seconds
     return compute, rest
 
 
-def load(server, analyzer, protocol, concurrency, seconds):
-    """One run of perf_analyzer: rate, latencies, CPU time of both sides and what batches the server made."""
+def load(server, analyzer, protocol, size, concurrency, seconds):
+    """One run of perf_analyzer with requests of `size` samples: rate, latencies, CPU time of both sides and what batches the server made."""
     program, env = analyzer
     port = server.http if protocol == "http" else server.grpc
 
@@ -62,7 +62,7 @@ def load(server, analyzer, protocol, concurrency, seconds):
         return s["inference_count"], s["execution_count"]
     with tempfile.TemporaryDirectory() as out:
         table = os.path.join(out, "t.csv")
-        command = [program, "-m", "photo_copies", "-u", f"127.0.0.1:{port}", "-i", protocol, "-b", "1", "--concurrency-range", str(concurrency),
+        command = [program, "-m", "photo_copies", "-u", f"127.0.0.1:{port}", "-i", protocol, "-b", str(size), "--concurrency-range", str(concurrency),
                    "-p", str(int(seconds * 1000 / 3)), "-s", "50", "-r", "10", "--input-data", "random", "-f", table]
         before, cpu, own = counts(), cpu_s(server.process.pid), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
@@ -73,7 +73,7 @@ def load(server, analyzer, protocol, concurrency, seconds):
             row = next(csv.DictReader(f))
     samples = after[0] - before[0]
     client = own_end.ru_utime + own_end.ru_stime - own.ru_utime - own.ru_stime
-    return {"concurrency": concurrency, "samples_per_s": float(row["Inferences/Second"]), "p50_us": float(row["p50 latency"]),
+    return {"size": size, "concurrency": concurrency, "samples_per_s": float(row["Inferences/Second"]), "p50_us": float(row["p50 latency"]),
             "p99_us": float(row["p99 latency"]), "mean_batch": samples / max(1, after[1] - before[1]),
             "compute_cpu_us": (cpu_end[0] - cpu[0]) / samples * 1e6,
             "rest_cpu_us": (cpu_end[1] - cpu[1]) / samples * 1e6, "client_cpu_us": client / samples * 1e6}
@@ -88,22 +88,26 @@ def measure(options, analyzer, programs, threads, instances):
     batches = {b: bare(tensor_bench, b, threads, instances, options.seconds, 2) for b in (1, 4, 8, 16, 32)}
     best = max(batches, key=lambda b: max(batches[b]["samples_per_s"]))
     result = {"threads": threads, "instances": instances, "best_batch": best, "bare_by_batch": {b: max(r["samples_per_s"]) for b, r in batches.items()},
-              "bare": [], "http": [], "grpc": []}
+              "bare": [], "runs": []}
     with tempfile.TemporaryDirectory() as root:
         shutil.copytree(MODEL, pathlib.Path(root) / "photo_copies")
         (pathlib.Path(root) / "photo_copies/config.pbtxt").write_text(CONFIG % (best, instances, threads))
         server = Server(isoline, root)
         try:
             found = {}
-            for protocol in ("http", "grpc"):
-                tries = [load(server, analyzer, protocol, c, options.seconds) for c in options.concurrency]
-                found[protocol] = max(tries, key=lambda r: r["samples_per_s"])["concurrency"]
-                result[protocol + "_tries"] = tries
+            result["tries"] = []
+            for size in sorted({1, best}):
+                for protocol in ("http", "grpc"):
+                    tries = [load(server, analyzer, protocol, size, c, options.seconds) for c in (options.concurrency if size == 1 else (2, 3, 4, 6))]
+                    found[size, protocol] = max(tries, key=lambda r: r["samples_per_s"])["concurrency"]
+                    result["tries"].append({"protocol": protocol, "tries": tries})
+            result["runs"] = [{"size": size, "protocol": protocol, "runs": []} for size, protocol in found]
             for _ in range(options.repeat):
                 b = bare(tensor_bench, best, threads, instances, options.seconds)
                 result["bare"].append({"samples_per_s": b["samples_per_s"][0], "cpu_us": b["cpu_us_per_sample"][0]})
-                for protocol in ("http", "grpc"):
-                    result[protocol].append(load(server, analyzer, protocol, found[protocol], options.seconds))
+                for r in result["runs"]:
+                    c = found[r["size"], r["protocol"]]
+                    r["runs"].append(load(server, analyzer, r["protocol"], r["size"], c, options.seconds))
         finally:
             server.stop()
     result["description"] = batches[best]["description"]
@@ -122,8 +126,8 @@ def write(results, options, load_before, load_after, path):
 
 Device: {cpu}, {os.cpu_count()} cores, shared: load average {load_before:.1f} at the start, {load_after:.1f} at the end. Commit `{commit}`. {results[0]['description'].split(' CPU')[0]}.
 Command: `python3 bench/serve_embed.py --repeat {options.repeat} --seconds {options.seconds:g}`. Network: `models/photo_copies`; a sample is a float32
-tensor of 108 KiB. Bare: `bench/tensor_bench`, batches from memory back to back at the best batch size. Served: perf_analyzer 2.41, one sample a
-request, at its best concurrency of {', '.join(map(str, options.concurrency))}; `dynamic_batching {{ }}`. Threads are those that compute; sockets and the client take what
+tensor of 108 KiB. Bare: `bench/tensor_bench`, batches from memory back to back at the best batch size. Served: perf_analyzer 2.41, at the
+best of several concurrencies; `max_batch_size` as bare, `dynamic_batching {{ }}`. Threads are those that compute; sockets and the client take what
 is left of the same cores. Medians (smallest–largest) of {options.repeat} alternating turns of {options.seconds:g} s.
 
 | threads × instances | | samples/s | of bare | concurrency | mean batch | p50, ms | p99, ms | CPU, µs a sample: computing | rest of the server | client |
@@ -132,8 +136,9 @@ is left of the same cores. Medians (smallest–largest) of {options.repeat} alte
     for r in results:
         name = f"{r['threads']} × {r['instances']}"
         text += f"| {name} | bare, batches of {r['best_batch']} | {spread(r['bare'])} | | | | | | {spread(r['bare'], 'cpu_us')} | | |\n"
-        for protocol, label in (("http", "REST, binary"), ("grpc", "gRPC")):
-            runs = r[protocol]
+        for served in r["runs"]:
+            runs = served["runs"]
+            label = ("REST, binary" if served["protocol"] == "http" else "gRPC") + f", {served['size']} a request"
             ratio = median_of(runs, "samples_per_s") / median_of(r["bare"], "samples_per_s")
             text += (f"| {name} | {label} | {spread(runs)} | **{100 * ratio:.0f} %** | {runs[0]['concurrency']} | {median_of(runs, 'mean_batch'):.1f} | "
                      f"{median_of(runs, 'p50_us') / 1000:.1f} | {median_of(runs, 'p99_us') / 1000:.1f} | {spread(runs, 'compute_cpu_us')} | "
@@ -153,7 +158,7 @@ def main():
     parser.add_argument("--clients", type=pathlib.Path, help="folder for the clients' wheels; default: BUILD/serve_clients")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 16, 32, 64])
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--settings", nargs="+", default=["1x1", "2x2"], help="threads x instances")
     parser.add_argument("--out", type=pathlib.Path, help="the .md to write; default: docs/measurements/<date>-serve-embed.md")
     options = parser.parse_args()
