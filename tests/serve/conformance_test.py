@@ -138,7 +138,7 @@ class Conformance(unittest.TestCase):
                 with tempfile.TemporaryDirectory() as out:
                     table = os.path.join(out, "t.csv")
                     command = [program, "-m", "simple", "-u", f"127.0.0.1:{port}", "-i", protocol, "-b", "2", "--concurrency-range", "2", "-p", "400",
-                               "-s", "80", "-r", "4", "-f", table, *more]
+                               "-s", "999", "-r", "10", "-f", table, *more]
                     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
                     self.assertTrue(os.path.exists(table), done.stdout + done.stderr)
                     with open(table) as f:
