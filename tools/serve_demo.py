@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The server on nothing but the clone: it serves the bundled models, answers a photo, segments a phantom scan and is measured.
+"""The server on nothing but the clone: it serves the bundled models, answers a photo, and, where this
+version can, segments a phantom scan and is measured. What it cannot is said.
 
 Writes what came back to OUT. Every request is one a user could send; only Python's standard library is used. Ends non-zero if any
 step fails or the answers are not what they should be.
