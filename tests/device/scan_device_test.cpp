@@ -200,6 +200,26 @@ TEST_F(ScanDevice, ReportsWhenItRanWhatAndTimesItsLayers) {
   }
 }
 
+TEST_F(ScanDevice, ASmallFirstScanDoesNotFixASmallBatch) {
+  Segmenter s = segmenter(options(Precision::kFloat16, false, true, 0));
+  const Vec3<double> spacing_mm{6, 4, 4};
+  EXPECT_EQ(labels(s, scan(6, {16, 32, 32}, spacing_mm)).device->batch, 1) << "one window";
+  Segmenter fresh = segmenter(options(Precision::kFloat16, false, true, 0));
+  const Segmentation want = labels(fresh, scan(6, kShape, kSpacing_mm));
+  ASSERT_EQ(want.device->batch, 4);
+  int64_t forwards = 0;
+  for (int i = 0; i < 64; ++i) {
+    const Segmentation got = labels(s, scan(6, kShape, kSpacing_mm));
+    forwards += got.forwards;
+    if (got.device->batch == 1) continue;
+    EXPECT_EQ(got.device->batch, 4);
+    EXPECT_EQ(different(got.labels, want.labels), 0);
+    EXPECT_GE(forwards, 64);
+    return;
+  }
+  FAIL() << forwards << " forward passes, one at a time";
+}
+
 TEST_F(ScanDevice, StopsWhenAskedTo) {
   Segmenter s = segmenter(options(Precision::kFloat16, true, true, 1));
   std::atomic<bool> cancel{false};

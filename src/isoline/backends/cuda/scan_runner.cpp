@@ -21,7 +21,6 @@ constexpr int64_t kGroupFloats = int64_t{16} << 20;  // of a group of slices res
 constexpr int kBatchesAhead = 3;                     // enqueued before the host waits for the first of them
 constexpr uint64_t kReserveBytes = uint64_t{256} << 20;  // left free for the driver and for others
 constexpr uint64_t kScratchBytes = uint64_t{24} << 20;   // of a session, beside what its plan says
-constexpr int kPreferredBatch = 4;
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
@@ -265,6 +264,7 @@ CudaScanRunner::CudaScanRunner(std::vector<NetworkGraph> folds, const ScanRunner
       device_(device),
       heads_(graphs_[0].output_channels()),
       channels_(graphs_[0].input_channels()),
+      chooser_(options.session.batch),
       pool_(std::min(options.session.threads > 0 ? options.session.threads : available_cores(),
                      kCopyThreads)) {}
 
@@ -323,12 +323,15 @@ Result<uint64_t> CudaScanRunner::free_for_scans() const {
   return budget;
 }
 
-// The largest batch that leaves room for this scan; decided once, with the first scan.
+// The largest batch that leaves room for this scan; decided with the first scan, and again where that one was
+// too small for the batches of later ones.
 Status CudaScanRunner::choose_batch(const Scan& scan) {
-  if (batch_) return {};
+  if (!chooser_.due(scan.units)) return {};
+  sessions_.clear();  // of a smaller batch, or of a start that failed
+  batch_ = 0;
+  chooser_.forget();
   ISOLINE_ASSIGN(const uint64_t budget, free_for_scans());
-  int preferred = options_.session.batch > 0 ? options_.session.batch : kPreferredBatch;
-  preferred = int(std::min<int64_t>({preferred, kMaxBatch, scan.units}));
+  const int preferred = chooser_.wanted(scan.units);
   int chosen = 0;
   uint64_t needed = 0;
   Scan streamed = scan;
@@ -349,7 +352,6 @@ Status CudaScanRunner::choose_batch(const Scan& scan) {
                                              "--backend native."};
   SessionOptions so = options_.session;
   so.batch = chosen;
-  sessions_.clear();  // of a start that failed
   for (const NetworkGraph& graph : graphs_) {
     ISOLINE_ASSIGN(std::unique_ptr<CudaSession> session, CudaSession::create(graph, so, device_));
     // A batch that is not full runs on what its last windows were; the first must not be chance.
@@ -358,7 +360,8 @@ Status CudaScanRunner::choose_batch(const Scan& scan) {
     sessions_.push_back(std::move(session));
   }
   batch_ = chosen;
-  graphs_.clear();
+  chooser_.chosen(preferred);
+  if (chooser_.settled()) graphs_.clear();
   return {};
 }
 

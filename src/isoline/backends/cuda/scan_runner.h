@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "isoline/backends/cuda/batch_chooser.h"
 #include "isoline/backends/cuda/device.h"
 #include "isoline/backends/cuda/scan_tables.h"
 #include "isoline/backends/cuda/session.h"
@@ -38,11 +39,12 @@ class CudaScanRunner final : public ScanRunner {
   Status run_folds(const ScanRequest& request, Scan& scan, std::chrono::steady_clock::time_point start,
                    ScanReport* report);
 
-  std::vector<NetworkGraph> graphs_;  // until the sessions exist
+  std::vector<NetworkGraph> graphs_;  // until the sessions are those of the largest batch
   ScanRunnerOptions options_;
   DeviceInfo device_;
   int heads_ = 0, channels_ = 0;
   int batch_ = 0;
+  BatchChooser chooser_;
   std::vector<std::unique_ptr<CudaSession>> sessions_;
   Buffer<half_t> gaussian_;  // of the patch
   ThreadPool pool_;

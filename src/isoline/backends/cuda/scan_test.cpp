@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "isoline/backends/cuda/batch_chooser.h"
 #include "isoline/backends/cuda/scan_passes.h"
 #include "isoline/backends/cuda/scan_tables.h"
 #include "isoline/postprocess/label_exporter.h"
@@ -302,6 +303,31 @@ INSTANTIATE_TEST_SUITE_P(
                     FlowCase{{19, 20, 21}, {12, 25, 30}, {16, 16, 16}, {1}, 4, 8, false, true, {2, 1, 0}},
                     FlowCase{{20, 40, 40}, {20, 50, 30}, {32, 16}, {0, 1}, 3, 3, false, false, {0, 1, 2}},
                     FlowCase{{25, 25, 30}, {25, 25, 30}, {16, 16, 16}, {2}, 3, 2, false, false, {0, 1, 2}}));
+
+TEST(ScanBatch, IsChosenAgainWhereLaterScansWouldProfit) {
+  BatchChooser c(0);
+  EXPECT_TRUE(c.due(1));
+  EXPECT_EQ(c.wanted(1), 1);
+  c.chosen(1);
+  EXPECT_FALSE(c.settled());
+  EXPECT_FALSE(c.due(1));
+  EXPECT_FALSE(c.due(40)) << "too few to pay for new sessions";
+  EXPECT_FALSE(c.due(1)) << "it lacks nothing";
+  EXPECT_TRUE(c.due(40)) << "together they do";
+  EXPECT_EQ(c.wanted(40), 4);
+  c.chosen(4);
+  EXPECT_TRUE(c.settled());
+  EXPECT_FALSE(c.due(100000));
+  c.forget();  // making them failed
+  EXPECT_TRUE(c.due(1));
+
+  BatchChooser asked(100);
+  EXPECT_EQ(asked.wanted(1000), kMaxBatch);
+  EXPECT_EQ(asked.wanted(2), 2);
+  EXPECT_EQ(asked.wanted(0), 1);
+  asked.chosen(2);
+  EXPECT_TRUE(asked.due(1000)) << "one scan may be worth it";
+}
 
 TEST(ScanElements, RoundToHalfOnce) {
   for (uint32_t h = 0; h < 0x7c00; ++h) {
