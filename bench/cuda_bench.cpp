@@ -1,7 +1,7 @@
 // Times the cuda backend on the full nnU-Net (bench/full_network.h): per step, per forward on the device and
 // per forward from host to host. Usage: cuda_bench [fp16|bf16|tf32|fp32] [runs] [patch] [batch]
-// [fold|pass|naive] The last line is JSON. fold: normalise while the next convolution reads (default); pass:
-// as passes over memory.
+// [fold|pass|naive] [off|same-bits|all] The last line is JSON. fold: normalise while the next convolution
+// reads (default); pass: as passes over memory.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -25,6 +25,9 @@ int main(int argc, char** argv) {
   } else {
     return std::fprintf(stderr, "%s\n", known.error().to_string().c_str()), 1;
   }
+  const auto autotune = parse_autotune(text(6, "same-bits"));
+  if (!autotune.ok()) return std::fprintf(stderr, "%s\n", autotune.error().to_string().c_str()), 1;
+  options.autotune = *autotune;
   const int runs = std::max(1, std::atoi(text(2, "20")));
   const int64_t side = std::atoi(text(3, "128"));
   options.patch = {side, side, side};
@@ -72,13 +75,15 @@ int main(int argc, char** argv) {
   std::printf(
       "{\"device\": \"%s\", \"driver_cuda\": \"%s\", \"precision\": \"%s\", \"mode\": \"%s\", \"patch\": "
       "%lld, \"batch\": %d, "
-      "\"runs\": %d, \"create_s\": %.3f, \"graph_ms\": %.4f, \"host_to_host_ms\": %.4f, \"steps_sum_ms\": "
+      "\"autotune\": \"%s\", \"tuning\": \"%s\", \"runs\": %d, \"create_s\": %.3f, \"graph_ms\": %.4f, "
+      "\"host_to_host_ms\": %.4f, \"steps_sum_ms\": "
       "%.4f, "
       "\"tflops\": %.1f, \"activation_bytes\": %llu, \"weight_bytes\": %llu, \"scratch_bytes\": %llu, "
       "\"transfer_bytes\": %llu, \"two_runs_identical\": %s}\n",
       device.name.c_str(), device.driver.c_str(), precision.c_str(), mode.c_str(),
-      static_cast<long long>(side), options.batch, runs, create_s, *graph_ms, host_ms[host_ms.size() / 2],
-      sum_ms, 2e-9 * double(macs) / *graph_ms, static_cast<unsigned long long>(m.activation_bytes),
+      static_cast<long long>(side), options.batch, to_string(options.autotune),
+      (*session)->tuning().text().c_str(), runs, create_s, *graph_ms, host_ms[host_ms.size() / 2], sum_ms,
+      2e-9 * double(macs) / *graph_ms, static_cast<unsigned long long>(m.activation_bytes),
       static_cast<unsigned long long>(m.weight_bytes), static_cast<unsigned long long>(m.scratch_bytes),
       static_cast<unsigned long long>(m.transfer_bytes), same ? "true" : "false");
   return same ? 0 : 1;

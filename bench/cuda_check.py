@@ -72,15 +72,16 @@ class Check:
             return
         for kind in ("memcheck", "racecheck"):
             for program, pattern, count in (("backend_cuda_test", "CudaDevice.OddGraphs:CudaDevice.SmallUNet", 2),
+                                            ("backend_cuda_test", "CudaDevice.TinyScan", 1),
                                             ("scan_device_test", "ScanDevice.StopsWhenAskedTo", 1)):
                 if kind == "racecheck" and program == "scan_device_test":
-                    continue  # a whole scan is too much for racecheck (its process ends after two minutes without a finding or a reason)
+                    continue  # too much for racecheck (its process ends after two minutes without a finding or a reason)
                 r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / program, f"--gtest_filter={pattern}", timeout=150)
                 said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
                 ran = r and f"[  PASSED  ] {count} test" in r.stdout and "SKIPPED" not in r.stdout
                 if not ran:
                     print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
-                self.judge(f"compute-sanitizer {kind} {program}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
+                self.judge(f"compute-sanitizer {kind} {program} {pattern}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
 
     def labels(self, path):
         import numpy

@@ -23,6 +23,7 @@
 
 #include "isoline/backends/cuda/kernels.h"
 #include "isoline/backends/cuda/pack.h"
+#include "isoline/backends/cuda/tuning.h"
 
 using namespace isoline::cuda;
 
@@ -198,6 +199,8 @@ T* device(size_t count) {
   return static_cast<T*>(p);
 }
 
+int candidates_checked = 0;
+
 struct Case {
   int n, z, y, x, in_c, out_c;
   ConvShape shape;
@@ -219,7 +222,8 @@ std::vector<float> make_weights(DataType type, int out_c, int in_c, int taps) {
   return w;
 }
 
-bool check(const Case& c, DataType type) {
+// bits: what came out, statistics included. quiet: only failures are printed.
+bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* bits = nullptr) {
   Tensor in{nullptr, type, c.n, c.z, c.y, c.x, c.in_c, c.in_c + c.in_extra};
   Tensor out{nullptr,
              type,
@@ -305,6 +309,14 @@ bool check(const Case& c, DataType type) {
   launch();
   CHECK(cudaMemcpy(twice.data(), out_data, once.size(), cudaMemcpyDeviceToHost));
   const bool same = once == twice;
+  if (bits) {
+    *bits = once;
+    if (c.statistics) {
+      const size_t at = bits->size(), more = size_t(c.n) * size_t(needs.blocks) * size_t(c.out_c) * 8;
+      bits->resize(at + more);
+      CHECK(cudaMemcpy(bits->data() + at, partial, more, cudaMemcpyDeviceToHost));
+    }
+  }
   double e[2];
   float w[2];
   unsigned long long b[2];
@@ -325,7 +337,7 @@ bool check(const Case& c, DataType type) {
                                                           : 4e-3;
   const bool ok = relative < limit && largest < 4 * limit && b[0] == 0 && b[1] == 0 && same &&
                   worst_of_statistics < 1e-4f;
-  std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
+  if (!ok || !quiet) std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
               ok ? "ok   " : "FAIL ", what, relative, largest, double(worst_of_statistics), b[0], b[1],
               same ? "" : ", NOT DETERMINISTIC");
   std::fflush(stdout);
@@ -338,6 +350,36 @@ bool check(const Case& c, DataType type) {
     CHECK(cudaFree(p));
   }
   return ok;
+}
+
+// Every kernel and tiling that could run a case, and whether those that are said to give the same bits do.
+int check_candidates(Case c, DataType type) {
+  const Tensor in{nullptr, type, c.n, c.z, c.y, c.x, c.in_c, c.in_c + c.in_extra};
+  const Tensor out{nullptr,
+                   type,
+                   c.n,
+                   (c.z - 1) / c.shape.stride[0] + 1,
+                   (c.y - 1) / c.shape.stride[1] + 1,
+                   (c.x - 1) / c.shape.stride[2] + 1,
+                   c.out_c,
+                   c.out_before + c.out_c + c.out_after};
+  int failed = 0;
+  std::vector<char> want, got;
+  for (const bool same_bits : {true, false}) {
+    bool first = true;
+    for (const ConvChoice& choice : conv_candidates(in, out, c.shape, same_bits)) {
+      c.shape.choice = choice;
+      bool ok = check(c, type, true, first ? &want : &got);
+      if (same_bits && !first && want != got) ok = false;
+      if (!ok) std::printf("FAIL  %s n%d %dx%dx%d %d->%d on %s\n", name_of(type), c.n, c.z, c.y, c.x, c.in_c, c.out_c,
+                           to_string(choice).c_str());
+      failed += !ok;
+      ++candidates_checked;
+      first = false;
+    }
+    c.shape.choice = {};
+  }
+  return failed;
 }
 
 struct Layer {
@@ -531,10 +573,14 @@ int main(int argc, char** argv) {
     for (const DataType type :
          {DataType::kFloat16, DataType::kBFloat16, DataType::kTensorFloat32, DataType::kFloat32}) {
       if (half && is_float(type)) continue;
-      for (const Case& c : cases) failed += !check(c, type);
+      for (const Case& c : cases) {
+        failed += !check(c, type);
+        failed += check_candidates(c, type);
+      }
       if (is_float(type)) continue;
       for (const Case& c : planar_cases) failed += !check(c, type);
     }
+    std::printf("%d kernels and tilings for these cases checked\n", candidates_checked);
     std::printf("%s\n", failed ? "SOME CHECKS FAILED" : "all checks passed");
     std::fflush(stdout);
   }

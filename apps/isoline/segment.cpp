@@ -36,6 +36,11 @@ Action add_segment(CLI::App& app) {
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--batch", o->run.batch, "Windows at a time on a GPU; default: chosen")
       ->check(CLI::Range(1, 8));
+  app.add_option("--autotune", o->run.autotune,
+                 "GPU kernels chosen by measurement: off, same-bits (never changes results) or all")
+      ->capture_default_str();
+  app.add_flag_callback(
+      "--no-autotune", [o] { o->run.autotune = "off"; }, "As --autotune off");
   app.add_flag("--save-probabilities", o->run.save_probabilities,
                "Also write CASE.npz with softmax or sigmoid");
   app.add_flag("--continue", o->run.continue_prediction, "Skip cases whose output exists");

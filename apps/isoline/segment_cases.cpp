@@ -37,6 +37,8 @@ Json device_json(const std::optional<ScanReport>& r) {
   return {{"batch", r->batch},
           {"preprocessed_on_device", r->preprocessed_on_device},
           {"streamed_in_slabs", r->streamed},
+          {"tuning", r->tuning.empty() ? Json(nullptr) : Json(r->tuning)},
+          {"tuning_s", r->tuning_s},
           {"peak_vram_bytes", r->peak_device_bytes}};
 }
 
@@ -91,6 +93,9 @@ void print_table(const std::vector<DoneCase>& done, const std::string& device, d
   if (vram) std::printf("; peak VRAM %.0f MiB beside the driver's own", double(vram) / (1 << 20));
   if (streamed) std::printf("; scans came in slabs and were resampled on the CPU");
   std::printf("\n");
+  for (const auto& [files, r] : done)
+    if (r.segmentation.device && !r.segmentation.device->tuning.empty())
+      std::printf("kernels: %s\n", r.segmentation.device->tuning.c_str());
 }
 
 using Clock = std::chrono::steady_clock;
@@ -335,6 +340,9 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
   options.max_ram_bytes = settings.max_ram_bytes;
   options.max_device_bytes = settings.max_vram_bytes;
   options.batch = settings.batch;
+  auto autotune = parse_autotune(settings.autotune);
+  if (!autotune.ok()) return autotune.error().in("--autotune");
+  options.autotune = *autotune;
   if (settings.tta == "none") {
     options.mirror_axes = std::vector<int>{};
   } else if (settings.tta != "all") {

@@ -19,6 +19,7 @@ struct RunSettings {
   uint64_t max_ram_bytes = 0;
   uint64_t max_vram_bytes = 0;
   int batch = 0;
+  std::string autotune = "same-bits";
   bool cpu_only = false;  // `auto` passes over GPUs
   bool save_probabilities = false;
   bool save_properties = false;      // also nnU-Net's CASE.pkl, beside the probabilities

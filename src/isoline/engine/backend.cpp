@@ -48,6 +48,25 @@ Result<Precision> parse_precision(const std::string& text) {
                "Use fp32, tf32, bf16 or fp16."};
 }
 
+const char* to_string(Autotune a) {
+  switch (a) {
+    case Autotune::kOff:
+      return "off";
+    case Autotune::kSameBits:
+      return "same-bits";
+    case Autotune::kAll:
+      return "all";
+  }
+  return "unknown";
+}
+
+Result<Autotune> parse_autotune(const std::string& text) {
+  for (const Autotune a : {Autotune::kOff, Autotune::kSameBits, Autotune::kAll})
+    if (text == to_string(a)) return a;
+  return Error{ErrorCode::kInvalidArgument, "'" + text + "' is no way to choose kernels", "",
+               "Use off, same-bits or all."};
+}
+
 Status Session::run_mirrored(const float*, std::span<const Vec3<bool>>, float*) {
   return Error{ErrorCode::kInternal, description() + " does not mirror by itself", "", ""};
 }

@@ -22,11 +22,20 @@ const char* to_string(Precision p);
 // "fp32", "tf32", "bf16" or "fp16".
 Result<Precision> parse_precision(const std::string& text);
 
+// May a backend time kernels on the device when a session is made, and keep the fastest? kSameBits: only
+// among kernels that give the same bits, so that results do not depend on it. kAll: among all; low bits then
+// depend on what was found (and kept) to be fastest.
+enum class Autotune { kOff, kSameBits, kAll };
+// "off", "same-bits" or "all".
+const char* to_string(Autotune a);
+Result<Autotune> parse_autotune(const std::string& text);
+
 struct SessionOptions {
   Shape3 patch{0, 0, 0};  // spatial shape [z, y, x] of every run
   int batch = 1;
   Precision precision = Precision::kFloat32;
   int threads = 0;  // 0: one per available core
+  Autotune autotune = Autotune::kSameBits;
 };
 
 // How an ONNX file is opened as a TensorModel.

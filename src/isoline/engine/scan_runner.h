@@ -59,6 +59,9 @@ struct ScanReport {
   // order across kinds.
   std::vector<RunSpan> spans;
   int batch = 0;
+  // Choosing kernels by measurement, where sessions were made in this run; within network_s.
+  double tuning_s = 0;
+  std::string tuning;  // what came of it, in words; empty: nothing was chosen in this run
   bool preprocessed_on_device = false;
   bool streamed = false;  // the prepared volume stayed on the host and came in slabs
   uint64_t peak_device_bytes =

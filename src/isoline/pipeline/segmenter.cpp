@@ -111,7 +111,7 @@ struct Segmenter::Impl {
   size_t folds() const { return model.spec.architecture ? graphs.size() : 1; }
   bool on_device() const { return options.scan_on_device && backend.has_scan_runner() && !graphs.empty(); }
   SessionOptions session_options(const Shape3& patch) const {
-    return {patch, 1, options.precision, options.threads};
+    return {patch, 1, options.precision, options.threads, options.autotune};
   }
 
   Result<ScanRunner*> scan_runner(const Shape3& patch) {

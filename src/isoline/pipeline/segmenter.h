@@ -30,7 +30,8 @@ struct SegmenterOptions {
       0;  // 0: no limit; else segment() refuses, before starting, what its estimate says exceeds it
   uint64_t max_device_bytes = 0;  // of a GPU's memory; 0: what is free. Scans that do not fit come in slabs
   int batch = 0;                  // windows at a time on a GPU; 0: chosen
-  bool scan_on_device = true;     // whole scans where the backend can; false: only the network
+  Autotune autotune = Autotune::kSameBits;
+  bool scan_on_device = true;  // whole scans where the backend can; false: only the network
 };
 
 // Wall time of each stage, in seconds. `network` includes cutting tiles and adding them up.

@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <type_traits>
 
 #include "isoline/backends/cuda/conv_args.h"
@@ -119,15 +120,21 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
   a.kz = shape.kernel[0], a.ky = shape.kernel[1], a.kx = shape.kernel[2];
   a.sz = shape.stride[0], a.sy = shape.stride[1], a.sx = shape.stride[2];
   bool fits = false;
+  const ConvKernelKind kind = shape.choice.kind;
   if (planar) {
     plan_planar(*plan, limits, &fits);
   } else if (in.type == DataType::kFloat32) {
-    plan_fp32(*plan, limits, &fits);
+    if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kFp32) plan_fp32(*plan, limits, &fits);
   } else {
 #ifdef ISOLINE_CUDA_WGMMA
-    if (in.type != DataType::kTensorFloat32) plan_wgmma(*plan, limits, &fits);
+    if (in.type != DataType::kTensorFloat32 && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kWgmma)) {
+      plan_wgmma(*plan, limits, &fits);
+    }
 #endif
-    if (!fits) plan_mma(*plan, limits, &fits);
+    if (!fits && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kMma)) {
+      plan->layout = WeightLayout::kMma;
+      plan_mma(*plan, limits, shape.choice, &fits);
+    }
   }
   if (!fits || plan->grid.y > 65535 || plan->grid.z > 65535) return cudaErrorNotSupported;
   if (a.splits > 1) {
@@ -187,6 +194,55 @@ cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& sha
   needs->workspace_bytes = plan.workspace_bytes;
   needs->layout = plan.layout;
   return cudaSuccess;
+}
+
+std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, const ConvShape& shape,
+                                        bool same_bits) {
+  ConvShape tried = shape;
+  tried.choice = {};
+  ConvPlan plan;
+  if (make_plan(in, false, out, tried, &plan) != cudaSuccess) return {};
+  if (in.type == DataType::kFloat32) return {{ConvKernelKind::kFp32}};
+  const bool wgmma = plan.layout != WeightLayout::kMma;
+  const int tile = plan.args.m_warps, splits = plan.args.splits;
+  DeviceLimits limits;
+  if (device_limits(&limits) != cudaSuccess) return {};
+  const int64_t most = 8 * int64_t(limits.processors);
+  std::vector<ConvChoice> found;
+  const auto add = [&](const ConvChoice& choice) {
+    ConvPlan possible;
+    tried.choice = choice;
+    if (std::find(found.begin(), found.end(), choice) != found.end()) return;
+    if (make_plan(in, false, out, tried, &possible) != cudaSuccess) return;
+    // What comes out as another candidate is none.
+    if (choice.kind == ConvKernelKind::kMma &&
+        (possible.args.stages != choice.stages || possible.args.splits != choice.splits)) {
+      return;
+    }
+    // Parts are for convolutions with few boxes; elsewhere they would only take memory.
+    if (choice.splits > std::max(1, splits) && int64_t(possible.grid.x) * possible.grid.y * possible.grid.z > most) return;
+    found.push_back(choice);
+  };
+  if (wgmma) {
+    add({ConvKernelKind::kWgmma});
+    if (same_bits) return found;
+  } else {
+    add({ConvKernelKind::kMma, tile, plan.args.n_warps, plan.args.stages, splits});
+  }
+  // Products are added up in one order whatever the tile; statistics are added up by box, unless the parts of
+  // a split convolution are added up first.
+  std::vector<int> parts{splits};
+  if (!same_bits) parts = {1, 2, 4, 8, 16, wgmma ? 1 : splits};
+  for (const int k : parts) {
+    for (const int m : {4, 2, 1}) {
+      if (same_bits && splits == 1 && m != tile) continue;
+      for (const int n : {1, 2, 4}) {
+        if (n > 1 && n > ceil_div(out.c, 32)) continue;
+        for (const int stages : {2, 1}) add({ConvKernelKind::kMma, m, n, stages, k});
+      }
+    }
+  }
+  return found;
 }
 
 cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out, const ConvShape& shape,

@@ -55,7 +55,8 @@ struct DeviceLimits {
   size_t shared_per_block = 0, shared_per_processor = 0;
 };
 
-void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
+// choice: of kind kRule or kMma.
+void plan_mma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);

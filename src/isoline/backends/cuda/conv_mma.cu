@@ -465,8 +465,9 @@ ConvKernel kernel_for(const ConvArgs& a) {
 
 }  // namespace
 
-void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
+void plan_mma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits) {
   ConvArgs& a = plan.args;
+  const bool chosen = choice.kind == ConvKernelKind::kMma;
   const int chunk = plan.type == DataType::kTensorFloat32 ? 2 * kUnit<float> : 2 * kUnit<__half>;
   a.chunks = ceil_div(a.in_c, chunk);
   a.out_tiles = ceil_div(a.out_c, 32);
@@ -502,6 +503,15 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   int m_warps = 4 / n_warps;
   if (a.fy == 4) m_warps = 1;
   *fits = false;
+  if (chosen) {
+    const auto power = [](int v) { return v == 1 || v == 2 || v == 4; };
+    const int m = choice.m_warps, n = choice.n_warps;
+    if (!power(m) || !power(n) || m * n > 4 || choice.stages < 1 || choice.stages > 2 || choice.splits < 1 ||
+        choice.splits > a.chunks || !shape(m, n, choice.stages)) {
+      return;
+    }
+    *fits = true;
+  }
   for (int m = m_warps; m >= 1 && !*fits; m /= 2) {
     for (int stages = 2; stages >= 1 && !*fits; --stages) {
       *fits = shape(m, n_warps, stages) && 2 * (plan.shared_bytes + 1024) <= limits.shared_per_processor;
@@ -519,6 +529,7 @@ void plan_mma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   const int64_t running = int64_t(a.tiles) * groups * a.n, wanted = 2 * int64_t(limits.processors);
   a.splits = 1;
   if (running * 2 <= wanted) a.splits = int(std::min<int64_t>(a.chunks, wanted / running));
+  if (chosen) a.splits = choice.splits;
   a.chunks_per_split = ceil_div(a.chunks, a.splits);
   a.splits = ceil_div(a.chunks, a.chunks_per_split);
   plan.grid = dim3(unsigned(a.tiles), unsigned(groups), unsigned(a.n * a.splits));

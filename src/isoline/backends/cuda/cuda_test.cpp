@@ -7,8 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <regex>
 #include <set>
+#include <sstream>
 #include <vector>
 
 #include "isoline/backends/cuda/ceilings.h"
@@ -17,6 +21,11 @@
 #include "isoline/backends/cuda/test_graphs.h"
 #include "isoline/backends/reference/reference_backend.h"
 #include "isoline/base/buffer.h"
+#include "isoline/engine/scan_runner.h"
+#include "isoline/postprocess/label_exporter.h"
+#include "isoline/preprocess/preprocess.h"
+#include "isoline/tile/accumulator.h"
+#include "isoline/tile/tile_plan.h"
 
 namespace isoline::cuda {
 namespace {
@@ -124,7 +133,8 @@ class CudaDevice : public ::testing::Test {
     for (const Precision p : kPrecisions)
       for (const bool fold : {true, false})
         for (const bool naive : {true, false}) {
-          auto session = CudaSession::create(graph, {patch, batch, p, 2}, *device_info(), {fold, naive});
+          auto session =
+              CudaSession::create(graph, {patch, batch, p, 2, Autotune::kOff}, *device_info(), {fold, naive});
           ASSERT_TRUE(session.ok()) << session.error().to_string();
           std::fill(got.begin(), got.end(), NAN);
           const Status s = (*session)->run(in.data(), got.data());
@@ -245,6 +255,132 @@ TEST_F(CudaDevice, Fp16OverflowIsAnErrorThatNamesTheRemedy) {
   auto bf16 = make_cuda_backend()->create(g.graph, {{8, 8, 8}, 1, Precision::kBFloat16, 1});
   ASSERT_TRUE(bf16.ok());
   EXPECT_TRUE((*bf16)->run(in.data(), out.data()).ok());
+}
+
+// Folders of their own: a cold start, one that finds the choices, and the fixed rule give the same bits.
+TEST_F(CudaDevice, TuningNeverChangesBitsUnlessAskedTo) {
+  const std::string folder = ::testing::TempDir() + "isoline_cuda_tuning";
+  std::filesystem::remove_all(folder);
+  test::Graph g(3, 1);
+  const NetworkGraph& graph = test::unet(g, {32, 64, 160});
+  for (const Precision p : {Precision::kTensorFloat32, Precision::kBFloat16, Precision::kFloat16})
+    for (const Autotune mode : {Autotune::kSameBits, Autotune::kAll}) {
+      SessionOptions o{{32, 24, 40}, 2, p, 2, Autotune::kOff};
+      const Buffer<float> in = input(graph, o);
+      Buffer<float> want(out_size(graph, o)), first(want.size()), again(want.size());
+      auto rule = CudaSession::create(graph, o, *device_info(), {true, false, folder});
+      ASSERT_TRUE(rule.ok()) << rule.error().to_string();
+      EXPECT_EQ((*rule)->tuning().text(), "");
+      ASSERT_TRUE((*rule)->run(in.data(), want.data()).ok());
+      o.autotune = mode;
+      auto cold = CudaSession::create(graph, o, *device_info(), {true, false, folder});
+      ASSERT_TRUE(cold.ok()) << cold.error().to_string();
+      const TuningReport& tuning = (*cold)->tuning();
+      EXPECT_GE(tuning.layers_timed, 3) << tuning.text();  // Hopper's own kernel has no variants
+      EXPECT_EQ(tuning.layers_kept, 0);
+      EXPECT_EQ(tuning.candidates_refused, 0) << "what is said to have the same bits has";
+      EXPECT_EQ(tuning.note, "");
+      EXPECT_LT(tuning.duration_s, 10);
+      ASSERT_TRUE((*cold)->run(in.data(), first.data()).ok());
+      auto warm = CudaSession::create(graph, o, *device_info(), {true, false, folder});
+      ASSERT_TRUE(warm.ok()) << warm.error().to_string();
+      EXPECT_EQ((*warm)->tuning().layers_timed, 0) << (*warm)->tuning().text();
+      EXPECT_EQ((*warm)->tuning().layers_kept, tuning.layers_timed);
+      EXPECT_EQ((*warm)->tuning().layers_changed, tuning.layers_changed);
+      ASSERT_TRUE((*warm)->run(in.data(), again.data()).ok());
+      EXPECT_EQ(std::memcmp(first.data(), again.data(), first.byte_size()), 0) << to_string(p);
+      if (mode == Autotune::kSameBits)
+        EXPECT_EQ(std::memcmp(first.data(), want.data(), first.byte_size()), 0) << to_string(p);
+      else
+        EXPECT_LT(difference(first, want), p == Precision::kBFloat16 ? 6e-2 : 8e-3) << to_string(p);
+    }
+  // Another process would find the file; one that names kernels which this device or layer does not have is
+  // not followed.
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) files.push_back(entry.path());
+  ASSERT_EQ(files.size(), 1u);
+  std::stringstream text;
+  text << std::ifstream(files[0]).rdbuf();
+  const std::string forged =
+      std::regex_replace(text.str(), std::regex("\"(mma [^\"]*|wgmma)\""), "\"mma 4x4 s2 k1\"");
+  ASSERT_NE(forged, text.str());
+  std::filesystem::create_directories(folder + "/forged");
+  std::ofstream(folder + "/forged/" + files[0].filename().string()) << forged;
+  const SessionOptions o{{32, 24, 40}, 2, Precision::kFloat16, 2};
+  auto session = CudaSession::create(graph, o, *device_info(), {true, false, folder + "/forged"});
+  ASSERT_TRUE(session.ok()) << session.error().to_string();
+  EXPECT_EQ((*session)->tuning().layers_kept, 0);
+  EXPECT_NE((*session)->tuning().note.find("none of this device's"), std::string::npos);
+  std::filesystem::remove_all(folder);
+}
+
+// Small enough for compute-sanitizer's racecheck: a whole scan of two windows.
+TEST_F(CudaDevice, TinyScan) {
+  test::Graph g(3, 1);
+  const NetworkGraph& graph = test::unet(g, {8, 16});
+  ModelSpec spec;
+  spec.spacing_mm = {1, 1, 1};
+  spec.patch_size = {16, 16, 16};
+  spec.channels = {ChannelSpec{"CT", Normalization::kCt, false, 10, 200, -150, 400}};
+  spec.labels.heads = 3;
+  spec.resample_probabilities.order = 1;
+  Image image;
+  image.channels = 1;
+  image.shape = {8, 16, 16};
+  image.geometry.spacing_mm = {2, 1, 1.5};
+  auto voxels_in = zeroed<int16_t>(size_t(voxels(image.shape)));
+  for (size_t i = 0; i < voxels_in.size(); ++i)
+    voxels_in[i] = int16_t(100 + 90 * std::sin(double(i) * 0.37) + double(i % 31));
+  image.data = std::move(voxels_in);
+  ThreadPool pool(1);
+  const auto prepare = plan_preprocess(image, false, spec, pool);
+  ASSERT_TRUE(prepare.ok()) << prepare.error().to_string();
+  const auto prepared = preprocess(image, nullptr, spec, *prepare, pool);
+  ASSERT_TRUE(prepared.ok());
+  const auto tiles = plan_tiles(prepared->shape, spec.patch_size, 0.5);
+  ASSERT_TRUE(tiles.ok());
+  ASSERT_EQ(tiles->tiles(), 2);
+  const std::vector<Vec3<bool>> mirrors{{false, false, false}};
+  const auto rule = make_label_rule(spec, prepare->crop, prepare->resample);
+  ASSERT_TRUE(rule.ok());
+  const SessionOptions so{tiles->patch, 1, Precision::kFloat16, 1, Autotune::kOff};
+
+  auto runner = make_cuda_backend()->create_scan_runner({graph}, {so, 0});
+  ASSERT_TRUE(runner.ok()) << runner.error().to_string();
+  LabelMap got(rule->file_shape, {});
+  std::fill(got.data.begin(), got.data.end(), uint16_t(0));
+  ScanRequest request;
+  request.image = &image;
+  request.plan = &*prepare;
+  request.tiles = &*tiles;
+  request.mirrors = mirrors;
+  request.rule = &*rule;
+  request.labels = &got;
+  ScanReport report;
+  const Status s = (*runner)->run(request, &report);
+  ASSERT_TRUE(s.ok()) << s.error().to_string();
+  EXPECT_TRUE(report.preprocessed_on_device);
+  EXPECT_EQ(report.forward_ms.size(), 2u);
+
+  // The CPU's rooms around the same network; resampling differs by rounding.
+  auto session = make_cuda_backend()->create(graph, so);
+  ASSERT_TRUE(session.ok());
+  auto exporter = LabelExporter::create(spec, prepare->crop, prepare->resample, pool);
+  ASSERT_TRUE(exporter.ok());
+  Accumulator accumulator(*tiles, 3, pool);
+  Buffer<float> in(size_t(voxels(tiles->patch))), out(3 * in.size());
+  for (int64_t t = 0; t < tiles->tiles(); ++t) {
+    extract_tile(*tiles, prepared->data.data(), 1, tiles->origin(t), {false, false, false}, in.data());
+    ASSERT_TRUE((*session)->run(in.data(), out.data()).ok());
+    ASSERT_TRUE(
+        accumulator.add(t, out.data(), [&](const LogitSlab& slab) { return exporter->add(slab); }).ok());
+  }
+  const LabelMap want = exporter->finish().labels;
+  ASSERT_EQ(got.data.size(), want.data.size());
+  size_t different = 0;
+  for (size_t i = 0; i < want.data.size(); ++i) different += got.data[i] != want.data[i];
+  EXPECT_LE(different, want.data.size() / 100);
+  EXPECT_GT(std::set<uint16_t>(got.data.begin(), got.data.end()).size(), 1u);
 }
 
 TEST_F(CudaDevice, CeilingsAreMeasured) {

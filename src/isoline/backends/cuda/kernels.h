@@ -13,6 +13,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
+
+#include "isoline/backends/cuda/conv_choice.h"
 
 namespace isoline::cuda {
 
@@ -29,6 +32,7 @@ struct Tensor {
 struct ConvShape {
   int kernel[3] = {1, 1, 1},
       stride[3] = {1, 1, 1};  // z, y, x; kernel odd, 1..7; stride 1 or 2; padding (kernel - 1) / 2
+  ConvChoice choice = {};     // of conv(); one that this convolution cannot run on is cudaErrorNotSupported
 };
 
 // Per-sample, per-channel affine applied to what a convolution reads, followed by LeakyReLU: v' = v * scale +
@@ -68,6 +72,11 @@ struct ConvNeeds {
   WeightLayout layout = WeightLayout::kMma;
 };
 cudaError_t conv_needs(const Tensor& in, const Tensor& out, const ConvShape& shape, ConvNeeds* needs);
+
+// What could run this convolution, the rule's own choice first; one that is made explicit. same_bits: only
+// what is meant to give the bits of the first, statistics included (the same sums in the same order).
+std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, const ConvShape& shape,
+                                        bool same_bits);
 
 // in.type == out.type == the packed type. out = conv(transform(in)) + bias, float32 accumulation. out must
 // not overlap in. The first call of a shape raises the kernel's shared-memory limit: call conv() once (or

@@ -295,7 +295,7 @@ Status CudaScanRunner::prepare() {
 
 std::string CudaScanRunner::description() const {
   return "cuda " + device_.name + ", " + to_string(options_.session.precision) +
-         (batch_ ? ", batch " + std::to_string(batch_) : "");
+         (batch_ ? ", batch " + std::to_string(batch_) : "") + tuning_words(options_.session);
 }
 
 Result<uint64_t> CudaScanRunner::session_bytes(int batch) const {
@@ -325,7 +325,7 @@ Result<uint64_t> CudaScanRunner::free_for_scans() const {
 
 // The largest batch that leaves room for this scan; decided with the first scan, and again where that one was
 // too small for the batches of later ones.
-Status CudaScanRunner::choose_batch(const Scan& scan) {
+Status CudaScanRunner::choose_batch(const Scan& scan, ScanReport* report) {
   if (!chooser_.due(scan.units)) return {};
   sessions_.clear();  // of a smaller batch, or of a start that failed
   batch_ = 0;
@@ -357,6 +357,8 @@ Status CudaScanRunner::choose_batch(const Scan& scan) {
     // A batch that is not full runs on what its last windows were; the first must not be chance.
     const size_t bytes = size_t(chosen) * size_t(channels_) * size_t(voxels(so.patch)) * 4;
     ISOLINE_CUDA(cudaMemsetAsync(session->input(), 0, bytes, stream_.get()), "clearing memory");
+    report->tuning_s += session->tuning().duration_s;
+    if (report->tuning.empty()) report->tuning = session->tuning().text();
     sessions_.push_back(std::move(session));
   }
   batch_ = chosen;
@@ -447,7 +449,7 @@ Status CudaScanRunner::run(const ScanRequest& request, ScanReport* report) {
   Scan scan;
   scan.heads = heads_, scan.channels = channels_;
   ISOLINE_RETURN_IF_ERROR(scan.plan(request, int(std::max(graphs_.size(), sessions_.size()))));
-  ISOLINE_RETURN_IF_ERROR(choose_batch(scan));
+  ISOLINE_RETURN_IF_ERROR(choose_batch(scan, report));
   ISOLINE_ASSIGN(const uint64_t budget, free_for_scans());
   if (scan.bytes() > budget) {
     scan.streamed = true, scan.on_device = false;

@@ -29,7 +29,7 @@ class CudaScanRunner final : public ScanRunner {
   struct Scan;  // one run
   CudaScanRunner(std::vector<NetworkGraph> folds, const ScanRunnerOptions& options, const DeviceInfo& device);
   Status prepare();
-  Status choose_batch(const Scan& scan);
+  Status choose_batch(const Scan& scan, ScanReport* report);
   // Device memory that sessions of this batch take, as far as can be told beforehand.
   Result<uint64_t> session_bytes(int batch) const;
   Result<uint64_t> free_for_scans() const;  // what scan buffers may take in all

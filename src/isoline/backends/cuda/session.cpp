@@ -50,12 +50,6 @@ std::vector<float> padded(const std::vector<float>& v) {
   return out;
 }
 
-ConvShape conv_shape(const Vec3<int>& kernel, const Vec3<int>& stride) {
-  ConvShape s;
-  for (int a = 0; a < 3; ++a) s.kernel[a] = kernel[size_t(a)], s.stride[a] = stride[size_t(a)];
-  return s;
-}
-
 Status check_range(const std::vector<float>& weight, Precision precision, const std::string& step) {
   if (precision != Precision::kFloat16) return {};
   for (float w : weight)
@@ -72,6 +66,11 @@ float median(std::vector<float> v) {
 
 }  // namespace
 
+ConvShape conv_shape(const Vec3<int>& kernel, const Vec3<int>& stride) {
+  ConvShape s;
+  for (int a = 0; a < 3; ++a) s.kernel[a] = kernel[size_t(a)], s.stride[a] = stride[size_t(a)];
+  return s;
+}
 DataType data_type(Precision precision) {
   switch (precision) {
     case Precision::kFloat16:
@@ -146,10 +145,6 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
   ISOLINE_ASSIGN(arena_, DeviceMemory::allocate(
                              size_t(plan_.arena_bytes),
                              "taking " + std::to_string(plan_.arena_bytes >> 20) + " MiB for activations"));
-  // Padded channels and slices are written before they are read; zeros only keep the first run free of
-  // chance.
-  ISOLINE_CUDA(cudaMemsetAsync(arena_.at(), 0, arena_.bytes(), stream_.get()), "clearing memory");
-
   Blob blob;
   size_t norm_bytes = 0, partial_bytes = 0, scratch_bytes = 0;
   for (const PlanNorm& n : plan_.norms) {
@@ -169,6 +164,10 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
   const int first_buffer = plan_.steps[0].out.buffer;
   if (readers != 1 || plan_.buffers[size_t(first_buffer)].pitch != plan_.steps[0].out.channels)
     first_reader = SIZE_MAX;
+  const std::vector<ConvChoice> choices = choose_kernels(graph, tuning, first_reader);
+  // Padded channels and slices are written before they are read; zeros only keep the first run free of
+  // chance.
+  ISOLINE_CUDA(cudaMemsetAsync(arena_.at(), 0, arena_.bytes(), stream_.get()), "clearing memory");
   int blocks = 0, channels = 0;  // of the statistics gathered last
   int64_t count = 0;
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
@@ -182,6 +181,7 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
         const int out_channels = graph.values[size_t(op.out)].channels,
                   in_channels = graph.values[size_t(op.in)].channels;
         d.shape = conv_shape(op.kernel, op.stride);
+        d.shape.choice = choices[i];
         d.macs = int64_t(op.weight.size()) * voxels(s.out.shape) * options_.batch;
         const Tensor in = tensor(s.in.slice), out = tensor(s.out);
         ConvNeeds needs;
@@ -455,7 +455,7 @@ Status CudaSession::run_mirrored(const float* in, std::span<const Vec3<bool>> mi
 }
 
 std::string CudaSession::description() const {
-  return "cuda " + device_.name + ", " + to_string(options_.precision);
+  return "cuda " + device_.name + ", " + to_string(options_.precision) + tuning_words(options_);
 }
 
 Result<std::vector<CudaStepTime>> CudaSession::step_times(int runs) {

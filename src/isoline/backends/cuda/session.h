@@ -17,8 +17,22 @@ namespace isoline::cuda {
 struct CudaTuning {
   bool fold_into_convolutions = true;
   bool naive_convolutions = false;  // conv_naive.cu only
+  // Where choices of kernels are kept; empty: TuningCache::default_folder().
+  std::string tuning_folder = {};
 };
 
+// What choosing kernels by measurement came to when a session was made.
+struct TuningReport {
+  int layers_timed = 0, layers_kept = 0, layers_changed = 0;  // kept: from the cache; changed: not as by rule
+  int candidates_refused = 0;                                 // other bits than the rule's choice
+  double duration_s = 0;
+  std::string note;
+  std::string text() const;
+};
+// ", tuned" where kernels are chosen by measurement, for descriptions.
+std::string tuning_words(const SessionOptions& options);
+
+ConvShape conv_shape(const Vec3<int>& kernel, const Vec3<int>& stride);
 DataType data_type(Precision precision);
 int element_bytes(Precision precision);
 Error fp16_overflow();
@@ -44,6 +58,7 @@ class CudaSession final : public Session {
   Result<std::vector<CudaStepTime>> step_times(int runs);
   Result<double> graph_ms(int runs);
   const CudaMemory& memory() const { return memory_; }
+  const TuningReport& tuning() const { return tuning_; }
 
  private:
   // Device addresses of a step's constants, as byte offsets into constants_; SIZE_MAX: none.
@@ -60,6 +75,11 @@ class CudaSession final : public Session {
   };
   CudaSession(const SessionOptions& options, const DeviceInfo& device) : options_(options), device_(device) {}
   Status prepare(const NetworkGraph& graph, const CudaTuning& tuning);
+  // For each step the kernel that its convolution runs on; needs the plan and the arena, whose contents it
+  // overwrites. `first`: the step that reads the planar input, which has one kernel.
+  std::vector<ConvChoice> choose_kernels(const NetworkGraph& graph, const CudaTuning& tuning, size_t first);
+  struct Contest;
+  Status time_candidates(Contest& contest, const NetworkGraph& graph);
   Status capture();
   Status make_staging();                               // page-locked memory, at the first run()
   Status send(const float* in, DeviceMemory& to);      // and clears the overflow flag
@@ -91,6 +111,7 @@ class CudaSession final : public Session {
   std::vector<Event> chunk_done_;
   std::unique_ptr<ThreadPool> pool_;
   CudaMemory memory_;
+  TuningReport tuning_;
 };
 
 }  // namespace isoline::cuda
