@@ -20,31 +20,7 @@ constexpr int kThreads = 256;  // of a block; kProductThreads / kThreads blocks 
 constexpr int kChains = 8;     // of products that do not wait for each other
 constexpr int kFmaRounds = 8192, kMmaRounds = 8192;
 
-// c += a * b: 16 x 16 by 16 x 8, per warp.
-template <typename T>
-__device__ __forceinline__ void multiply_tile(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  if constexpr (std::is_same_v<T, __half>) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  } else {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  }
-}
-constexpr double kTileFlops = 2.0 * 16 * 8 * 16;
-
-// The same of TF32, half as deep.
-template <>
-__device__ __forceinline__ void multiply_tile<float>(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+constexpr double kTileFlops = 2.0 * 16 * 8 * 16;  // of multiply_tile(); half as many for TF32
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) mma_kernel(float* sums) {
@@ -60,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(float* sums) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
 #pragma unroll
-      for (int i = 0; i < kChains; ++i) multiply_tile<T>(c[i], a[k], b[i]);
+      for (int i = 0; i < kChains; ++i) multiply_tile<T>(c[i], a[k], b[i][0], b[i][1]);
     }
   }
   float sum = 0;

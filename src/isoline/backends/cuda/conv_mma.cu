@@ -40,29 +40,6 @@ __device__ __forceinline__ void copy16_if(bool wanted, uint32_t to, const void* 
       : "memory");
 }
 
-template <typename T>
-__device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, __half>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else if constexpr (kTensorFloat<T>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
-
 __device__ __forceinline__ uint32_t tf32(float v) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
@@ -351,8 +328,8 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             const uint4 w = b[tap * 2 + j];
-            multiply<T>(acc[x][2 * j], a[(xi / kStep) & 1], w.x, w.y);
-            multiply<T>(acc[x][2 * j + 1], a[(xi / kStep) & 1], w.z, w.w);
+            multiply_tile<T>(acc[x][2 * j], a[(xi / kStep) & 1], w.x, w.y);
+            multiply_tile<T>(acc[x][2 * j + 1], a[(xi / kStep) & 1], w.z, w.w);
           }
         }
       }
@@ -448,10 +425,10 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
     for (int i = 0; i < kColumns; ++i) {
       const uint32_t a[4] = {pair(near + low, i), pair(near + high, i), pair(far + low, i),
                              pair(far + high, i)};
-      multiply<T>(acc[i][0], a, b0.x, b0.y);
-      multiply<T>(acc[i][1], a, b0.z, b0.w);
-      multiply<T>(acc[i][2], a, b1.x, b1.y);
-      multiply<T>(acc[i][3], a, b1.z, b1.w);
+      multiply_tile<T>(acc[i][0], a, b0.x, b0.y);
+      multiply_tile<T>(acc[i][1], a, b0.z, b0.w);
+      multiply_tile<T>(acc[i][2], a, b1.x, b1.y);
+      multiply_tile<T>(acc[i][3], a, b1.z, b1.w);
     }
   }
   store_tile<T>(p, acc, shared, sample, 0, box_z, box_y, box_x, warp_z, warp_y, warp_x, out_tile);
