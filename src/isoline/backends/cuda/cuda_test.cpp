@@ -2,6 +2,7 @@
 // without one.
 #include "isoline/backends/cuda/cuda_backend.h"
 
+#include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -72,6 +73,36 @@ TEST(CudaPack, Tf32WeightsLieInFragmentOrderAndAreRounded) {
   for (int n : seen) EXPECT_EQ(n, 1);
   EXPECT_EQ(floats[0], 1 + 0x1p-10f);
   EXPECT_EQ(floats[256], -1.0f);
+}
+
+// Read back as transpose_fragments.cu's lanes do.
+TEST(CudaPack, TransposedWeightsLieInFragmentOrder) {
+  constexpr int kIn = 7, kChannels = 40, kOut = 41, kTaps = 2;
+  const std::vector<int> positions{0, 1, 8, 15, 31, 32, 39};
+  std::vector<float> weight(kIn * kOut * kTaps);
+  for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i + 1);  // exact in fp16
+  const auto packed = pack_transpose_weights(DataType::kFloat16, TransposeKernel::kFragments, weight.data(),
+                                             kIn, kOut, kTaps, kChannels, positions.data());
+  ASSERT_EQ(packed.size(), size_t(kTaps * 2 * 2 * 1024 * 2));
+  const auto* const halves = reinterpret_cast<const __half*>(packed.data());
+  size_t found = 0, read = 0;
+  for (int tap = 0; tap < kTaps; ++tap)
+    for (int tile = 0; tile < 2; ++tile)
+      for (int group = 0; group < 2; ++group)
+        for (int f = 0; f < 4; ++f)
+          for (int lane = 0; lane < 32; ++lane)
+            for (int i = 0; i < 8; ++i, ++read) {
+              const float got = __half2float(halves[read]);
+              const int o = tile * 32 + 8 * (lane / 4 / 2) + 2 * f + lane / 4 % 2;
+              const auto at = std::find(positions.begin(), positions.end(), group * 32 + lane % 4 * 8 + i);
+              if (o >= kOut || at == positions.end()) {
+                ASSERT_EQ(got, 0.0f);
+                continue;
+              }
+              EXPECT_EQ(got, weight[size_t(((at - positions.begin()) * kOut + o) * kTaps + tap)]);
+              ++found;
+            }
+  EXPECT_EQ(found, weight.size());
 }
 
 TEST(CudaBackend, WithoutAGpuItSaysWhyAndRefuses) {
@@ -158,6 +189,8 @@ TEST_F(CudaDevice, UNetsOfOddSizesAndBatches) {
   check(test::unet(a, {5, 13, 27}), {12, 8, 20}, 3, 8e-3);
   test::Graph b(3, 1);
   check(test::unet(b, {32, 40, 328}), {16, 8, 8}, 2, 8e-3);  // more than 256 channels
+  test::Graph c(3, 1);
+  check(test::unet(c, {72, 392}), {4, 6, 8}, 2, 8e-3);  // transposed: more than a warp's registers hold
 }
 
 TEST_F(CudaDevice, OddGraphs) {

@@ -37,14 +37,20 @@ cudaError_t head(const Tensor& in, const LoadTransform& load, const float* weigh
 cudaError_t unpack_output(const Tensor& in, const LoadTransform& load, const int* positions, int channels,
                           float* planar, int* not_finite, cudaStream_t stream);
 
-// Transposed convolution with kernel == stride. weights: device, from pack_transpose_weights(); bias: device
-// [out.c] or null.
+// The kernels of a transposed convolution, each with weights of its own order. kFragments: fp16 and bf16, as
+// many input channels as a warp's registers hold. kTiles: anything (float32 has its plain one).
+enum class TransposeKernel { kTiles, kFragments };
+TransposeKernel transpose_rule(DataType type, int in_channels);  // in_channels: of the tensor
+
+// Transposed convolution with kernel == stride. weights: device, from pack_transpose_weights() for the same
+// kernel; bias: device [out.c], 8-byte aligned, or null. cudaErrorNotSupported: not on this kernel.
 cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
-                           const int stride[3], const void* weights, const float* bias, cudaStream_t stream);
-// weight: [in_channels, out_channels, taps]; result: [tap, in tensor channels, out channels padded to 8] of
-// `type`.
-std::vector<std::byte> pack_transpose_weights(DataType type, const float* weight, int in_channels,
-                                              int out_channels, int taps, int tensor_channels,
-                                              const int* positions);
+                           const int stride[3], TransposeKernel kernel, const void* weights,
+                           const float* bias, cudaStream_t stream);
+// weight: [in_channels, out_channels, taps]; result: for kTiles [tap, in tensor channels, out channels padded
+// to 8] of `type`, for kFragments in that kernel's order.
+std::vector<std::byte> pack_transpose_weights(DataType type, TransposeKernel kernel, const float* weight,
+                                              int in_channels, int out_channels, int taps,
+                                              int tensor_channels, const int* positions);
 
 }  // namespace isoline::cuda

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "isoline/backends/cuda/conv_naive.h"
-#include "isoline/backends/cuda/elementwise.h"
 #include "isoline/backends/cuda/mirror.h"
 #include "isoline/backends/cuda/pack.h"
 
@@ -242,8 +241,10 @@ Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning)
         ISOLINE_RETURN_IF_ERROR(check_range(op.weight, options_.precision, s.name));
         d.shape = conv_shape(op.stride, op.stride);
         d.macs = int64_t(op.weight.size()) * voxels(s.in.slice.shape) * options_.batch;
+        d.transpose =
+            tuning.naive_convolutions ? TransposeKernel::kTiles : transpose_rule(type, s.in.slice.channels);
         d.weights = blob.add(pack_transpose_weights(
-            type, op.weight.data(), graph.values[size_t(op.in)].channels,
+            type, d.transpose, op.weight.data(), graph.values[size_t(op.in)].channels,
             graph.values[size_t(op.out)].channels, op.stride[0] * op.stride[1] * op.stride[2],
             s.in.slice.channels, positions));
         if (s.bias) d.bias = blob.add(padded(op.bias));
@@ -337,7 +338,7 @@ cudaError_t CudaSession::enqueue(size_t i) {
       return combine(tensor(s.in.slice), load(s.in), &other, load(s.other), s.slope, tensor(s.out), stream);
     }
     case StepKind::kTranspose:
-      return transpose_conv(tensor(s.in.slice), load(s.in), tensor(s.out), d.shape.stride,
+      return transpose_conv(tensor(s.in.slice), load(s.in), tensor(s.out), d.shape.stride, d.transpose,
                             constant<std::byte>(d.weights), constant<float>(d.bias), stream);
     case StepKind::kPool:
       return average_pool(tensor(s.in.slice), load(s.in), tensor(s.out), d.shape.stride, stream);

@@ -7,6 +7,7 @@
 
 #include "isoline/backends/cuda/cuda_backend.h"
 #include "isoline/backends/cuda/device.h"
+#include "isoline/backends/cuda/elementwise.h"
 #include "isoline/backends/cuda/kernels.h"
 #include "isoline/backends/cuda/plan.h"
 #include "isoline/base/parallel.h"
@@ -16,7 +17,7 @@ namespace isoline::cuda {
 
 struct CudaTuning {
   bool fold_into_convolutions = true;
-  bool naive_convolutions = false;  // conv_naive.cu only
+  bool naive_convolutions = false;  // conv_naive.cu only; transposed ones in tiles
   // Where choices of kernels are kept; empty: TuningCache::default_folder().
   std::string tuning_folder = {};
 };
@@ -72,6 +73,7 @@ class CudaSession final : public Session {
     int64_t voxels = 0, macs = 0, bytes = 0;  // bytes: least_bytes()
     float eps = 0;
     ConvShape shape;
+    TransposeKernel transpose = TransposeKernel::kTiles;
   };
   CudaSession(const SessionOptions& options, const DeviceInfo& device) : options_(options), device_(device) {}
   Status prepare(const NetworkGraph& graph, const CudaTuning& tuning);

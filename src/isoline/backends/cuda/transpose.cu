@@ -1,12 +1,13 @@
 // Transposed convolution with kernel == stride: a matrix product [voxels, in channels] x [in channels, taps *
-// out channels] whose columns are scattered to their voxel, on tensor cores but for float32.
+// out channels] whose columns are scattered to their voxel, on tensor cores but for float32. The kernel here is
+// for TF32 and for very many channels; transpose_fragments.cu has the faster one.
 #include <mma.h>
 
 #include <cstring>
 #include <type_traits>
 
 #include "isoline/backends/cuda/elements.cuh"
-#include "isoline/backends/cuda/elementwise.h"
+#include "isoline/backends/cuda/transpose_args.cuh"
 
 namespace isoline::cuda {
 namespace {
@@ -33,28 +34,8 @@ __device__ void round_factors(Fragment& f) {
 
 constexpr int kPitchA = kDepth + 8, kPitchB = kColumns + 8, kPitchC = kColumns + 4;
 
-struct Arguments {
-  Tensor in, out;
-  LoadTransform load;
-  const void* weights;
-  const float* bias;
-  int sz, sy, sx;
-};
-
-// First voxel of the output that input voxel v turns into; tap_offset() leads to the others. 32-bit:
-// divisions are slow.
-__device__ inline int64_t out_voxel(const Arguments& a, unsigned v) {
-  const unsigned x = v % unsigned(a.in.x), yz = v / unsigned(a.in.x);
-  const unsigned y = yz % unsigned(a.in.y), z = yz / unsigned(a.in.y);
-  return (int64_t(z) * a.sz * a.out.y + y * a.sy) * a.out.x + x * a.sx;
-}
-__device__ inline int64_t tap_offset(const Arguments& a, int tap) {
-  const int kx = tap % a.sx, ky = tap / a.sx % a.sy, kz = tap / a.sx / a.sy;
-  return (int64_t(kz) * a.out.y + ky) * a.out.x + kx;
-}
-
 template <class T>
-__global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
+__global__ void __launch_bounds__(kThreads) matrix_kernel(TransposeArgs a) {
   using namespace nvcuda;
   __shared__ alignas(32) char memory[kRows * kPitchC * sizeof(float)];
   __shared__ int64_t row_voxel[kRows];
@@ -134,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(Arguments a) {
 }
 
 // float32: one thread per output value.
-__global__ void __launch_bounds__(kThreads) plain_kernel(Arguments a) {
+__global__ void __launch_bounds__(kThreads) plain_kernel(TransposeArgs a) {
   const int n = blockIdx.y, columns = a.sz * a.sy * a.sx * a.out.c;
   const int64_t voxels = voxels_of(a.in);
   const float* in = static_cast<const float*>(a.in.data) + n * voxels * a.in.pitch;
@@ -173,11 +154,43 @@ std::vector<std::byte> pack(const float* weight, int in_channels, int out_channe
   return bytes;
 }
 
+// For transpose_fragments.cu: [tap][tile of 32 outputs][group of 32 inputs][f: 4][lane: 32][8 inputs], a lane's
+// inputs being 8 * (lane % 4) + {0..7} of the group, its output 8 * (c / 2) + 2 * f + c % 2 of the tile with
+// c = lane / 4.
+template <class T>
+std::vector<std::byte> pack_fragments(const float* weight, int in_channels, int out_channels, int taps,
+                                      int tensor_channels, const int* positions) {
+  const size_t groups = size_t(tensor_channels + 31) / 32, tiles = size_t(out_channels + 31) / 32;
+  std::vector<T> packed(size_t(taps) * tiles * groups * 1024, T(0.0f));
+  for (size_t i = 0; i < size_t(in_channels); ++i) {
+    const size_t channel = positions ? size_t(positions[i]) : i;
+    for (size_t o = 0; o < size_t(out_channels); ++o) {
+      const size_t lane = (o % 32 / 8 * 2 + o % 2) * 4 + channel % 32 / 8, f = o % 8 / 2;
+      for (size_t t = 0; t < size_t(taps); ++t)
+        packed[((((t * tiles + o / 32) * groups + channel / 32) * 4 + f) * 32 + lane) * 8 + channel % 8] =
+            T(weight[(i * size_t(out_channels) + o) * size_t(taps) + t]);
+    }
+  }
+  std::vector<std::byte> bytes(packed.size() * sizeof(T));
+  std::memcpy(bytes.data(), packed.data(), bytes.size());
+  return bytes;
+}
+
 }  // namespace
 
+TransposeKernel transpose_rule(DataType type, int in_channels) {
+  const bool wide = type == DataType::kFloat32 || type == DataType::kTensorFloat32;
+  return wide || in_channels > kMostFragmentChannels ? TransposeKernel::kTiles : TransposeKernel::kFragments;
+}
+
 cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
-                           const int stride[3], const void* weights, const float* bias, cudaStream_t stream) {
-  const Arguments a{in, out, load, weights, bias, stride[0], stride[1], stride[2]};
+                           const int stride[3], TransposeKernel kernel, const void* weights,
+                           const float* bias, cudaStream_t stream) {
+  const TransposeArgs a{in, out, load, weights, bias, stride[0], stride[1], stride[2]};
+  if (kernel == TransposeKernel::kFragments) {
+    if (transpose_rule(in.type, in.c) != kernel) return cudaErrorNotSupported;
+    return launch_transpose_fragments(a, stream);
+  }
   const int columns = stride[0] * stride[1] * stride[2] * out.c;
   if (in.type == DataType::kFloat32) {
     const dim3 block(64, kThreads / 64);
@@ -197,19 +210,18 @@ cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Te
   return cudaGetLastError();
 }
 
-std::vector<std::byte> pack_transpose_weights(DataType type, const float* weight, int in_channels,
-                                              int out_channels, int taps, int tensor_channels,
-                                              const int* positions) {
-  switch (type) {
-    case DataType::kFloat16:
-      return pack<__half>(weight, in_channels, out_channels, taps, tensor_channels, positions);
-    case DataType::kBFloat16:
-      return pack<__nv_bfloat16>(weight, in_channels, out_channels, taps, tensor_channels, positions);
-    case DataType::kFloat32:
-    case DataType::kTensorFloat32:
-      break;
-  }
-  return pack<float>(weight, in_channels, out_channels, taps, tensor_channels, positions);
+std::vector<std::byte> pack_transpose_weights(DataType type, TransposeKernel kernel, const float* weight,
+                                              int in_channels, int out_channels, int taps,
+                                              int tensor_channels, const int* positions) {
+  const auto packed = [&](auto t) {
+    using T = decltype(t);
+    return kernel == TransposeKernel::kFragments
+               ? pack_fragments<T>(weight, in_channels, out_channels, taps, tensor_channels, positions)
+               : pack<T>(weight, in_channels, out_channels, taps, tensor_channels, positions);
+  };
+  if (type == DataType::kFloat16) return packed(__half{});
+  if (type == DataType::kBFloat16) return packed(__nv_bfloat16{});
+  return packed(float{});
 }
 
 }  // namespace isoline::cuda
