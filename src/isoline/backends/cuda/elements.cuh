@@ -39,11 +39,16 @@ struct alignas(16) Eight {
 };
 
 template <class T>
-__device__ inline void load8(const T* p, float (&v)[8]) {
+__device__ inline Eight<T> load_raw8(const T* p) {
   Eight<T> e;
   constexpr int kWords = sizeof(e) / 16;
 #pragma unroll
   for (int i = 0; i < kWords; ++i) reinterpret_cast<uint4*>(&e)[i] = reinterpret_cast<const uint4*>(p)[i];
+  return e;
+}
+template <class T>
+__device__ inline void load8(const T* p, float (&v)[8]) {
+  const Eight<T> e = load_raw8(p);
 #pragma unroll
   for (int i = 0; i < 8; ++i) v[i] = to_float(e.v[i]);
 }

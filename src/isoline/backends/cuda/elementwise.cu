@@ -169,17 +169,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-constexpr int kHeadsAtOnce = 8;
-template <class T>
+// kHeads at once, 4 or 8. A thread has 32 channels of its voxel in flight before it uses the first.
+template <class T, int kHeads>
 __global__ void __launch_bounds__(kThreads)
     head_kernel(Tensor in, LoadTransform load, const float* weights, const float* bias, int heads,
                 float* planar, int* not_finite) {
-  extern __shared__ float shared[];  // weights of these heads [in.c][8], then scale and shift [in.c][2]
-  const int n = blockIdx.y, h0 = blockIdx.z * kHeadsAtOnce;
-  const int count = heads - h0 < kHeadsAtOnce ? heads - h0 : kHeadsAtOnce;
-  float* affine = shared + in.c * kHeadsAtOnce;
-  for (int i = threadIdx.x; i < in.c * kHeadsAtOnce; i += kThreads) {
-    const int h = i % kHeadsAtOnce, k = i / kHeadsAtOnce;
+  constexpr int kAhead = 4;          // groups of eight channels
+  extern __shared__ float shared[];  // weights of these heads [in.c][kHeads], then scale and shift [in.c][2]
+  const int n = blockIdx.y, h0 = blockIdx.z * kHeads;
+  const int count = heads - h0 < kHeads ? heads - h0 : kHeads;
+  float* affine = shared + in.c * kHeads;
+  for (int i = threadIdx.x; i < in.c * kHeads; i += kThreads) {
+    const int h = i % kHeads, k = i / kHeads;
     shared[i] = h < count ? weights[int64_t(h0 + h) * in.c + k] : 0.0f;
   }
   if (load.scale_shift)
@@ -192,27 +193,36 @@ __global__ void __launch_bounds__(kThreads)
   bool bad = false;
   for (int64_t v = int64_t(blockIdx.x) * kThreads + threadIdx.x; v < voxels;
        v += int64_t(gridDim.x) * kThreads) {
-    float sum[kHeadsAtOnce] = {};
-    for (int k = 0; k < in.c; k += 8) {
-      float e[8];
-      load8(from + v * in.pitch + k, e);
+    float sum[kHeads] = {};
+    for (int k0 = 0; k0 < in.c; k0 += 8 * kAhead) {
+      Eight<T> raw[kAhead];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (load.scale_shift) e[i] = leaky(e[i] * affine[2 * (k + i)] + affine[2 * (k + i) + 1], load.slope);
-        const float4* w = reinterpret_cast<const float4*>(shared + (k + i) * kHeadsAtOnce);
-        const float4 w0 = w[0], w1 = w[1];
-        sum[0] += e[i] * w0.x;
-        sum[1] += e[i] * w0.y;
-        sum[2] += e[i] * w0.z;
-        sum[3] += e[i] * w0.w;
-        sum[4] += e[i] * w1.x;
-        sum[5] += e[i] * w1.y;
-        sum[6] += e[i] * w1.z;
-        sum[7] += e[i] * w1.w;
+      for (int j = 0; j < kAhead; ++j)
+        if (k0 + 8 * j < in.c) raw[j] = load_raw8(from + v * in.pitch + k0 + 8 * j);
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (k0 + 8 * j >= in.c) break;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          const int k = k0 + 8 * j + i;
+          float e = to_float(raw[j].v[i]);
+          if (load.scale_shift) {
+            const float2 s = reinterpret_cast<const float2*>(affine)[k];
+            e = leaky(e * s.x + s.y, load.slope);
+          }
+#pragma unroll
+          for (int h = 0; h < kHeads; h += 4) {
+            const float4 w = *reinterpret_cast<const float4*>(shared + k * kHeads + h);
+            sum[h] += e * w.x;
+            sum[h + 1] += e * w.y;
+            sum[h + 2] += e * w.z;
+            sum[h + 3] += e * w.w;
+          }
+        }
       }
     }
 #pragma unroll
-    for (int h = 0; h < kHeadsAtOnce; ++h)
+    for (int h = 0; h < kHeads; ++h)
       if (h < count) {
         const float r = sum[h] + (bias ? bias[h0 + h] : 0.0f);
         bad |= !isfinite(r);
@@ -310,12 +320,14 @@ cudaError_t average_pool(const Tensor& in, const LoadTransform& load, const Tens
 
 cudaError_t head(const Tensor& in, const LoadTransform& load, const float* weights, const float* bias,
                  int heads, float* planar, int* not_finite, cudaStream_t stream) {
-  const size_t shared = size_t(in.c) * (kHeadsAtOnce + 2) * sizeof(float);
+  const int at_once = heads <= 4 ? 4 : 8;
+  const size_t shared = size_t(in.c) * size_t(at_once + 2) * sizeof(float);
   const dim3 grid(std::min(blocks_for(in.voxels(), kThreads), 2048u), unsigned(in.n),
-                  unsigned((heads + kHeadsAtOnce - 1) / kHeadsAtOnce));
+                  unsigned((heads + at_once - 1) / at_once));
   return with_type(in.type, [&](auto t) {
-    head_kernel<decltype(t)>
-        <<<grid, kThreads, shared, stream>>>(in, load, weights, bias, heads, planar, not_finite);
+    using T = decltype(t);
+    const auto kernel = at_once == 4 ? head_kernel<T, 4> : head_kernel<T, 8>;
+    kernel<<<grid, kThreads, shared, stream>>>(in, load, weights, bias, heads, planar, not_finite);
   });
 }
 
