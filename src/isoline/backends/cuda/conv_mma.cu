@@ -47,8 +47,8 @@ __device__ __forceinline__ uint32_t tf32(float v) {
 }
 
 // Accumulators begin with the bias (with 0 in parts of a split convolution).
-__device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
-                                                float (&acc)[kColumns][4][4]) {
+template <int kCount>
+__device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile, float (&acc)[kCount][4][4]) {
   const int channel = out_tile * 32 + (threadIdx.x & 3) * 8;
   const bool wanted = p.bias && p.splits == 1 && channel < p.out_c;
 #pragma unroll
@@ -56,7 +56,7 @@ __device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
     const float2 bias =
         wanted ? __ldg(reinterpret_cast<const float2*>(p.bias + channel + 2 * j)) : make_float2(0, 0);
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       acc[i][j][0] = acc[i][j][2] = bias.x;
       acc[i][j][1] = acc[i][j][3] = bias.y;
     }
@@ -65,8 +65,8 @@ __device__ __forceinline__ void start_with_bias(const ConvArgs& p, int out_tile,
 
 // What a warp does with its finished accumulators: statistics, rounding, stores; all warps of the block call
 // it.
-template <typename T>
-__device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kColumns][4][4],
+template <typename T, int kCount>
+__device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)[kCount][4][4],
                                            void* shared, int sample, int split, int box_z, int box_y,
                                            int box_x, int warp_z, int warp_y, int warp_x, int out_tile) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -85,7 +85,7 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
       const int pitch = p.out_tiles * 32;
       float* to = p.workspace + ((int64_t(split) * p.n + sample) * out_voxels + voxel) * pitch + channel;
 #pragma unroll
-      for (int i = 0; i < kColumns; ++i, to += pitch) {
+      for (int i = 0; i < kCount; ++i, to += pitch) {
         if (i >= columns) continue;
         const float(&v)[4][4] = acc[i];
         reinterpret_cast<float4*>(to)[0] =
@@ -97,7 +97,7 @@ __device__ __forceinline__ void store_tile(const ConvArgs& p, const float (&acc)
     }
     T* to = static_cast<T*>(p.out) + (int64_t(sample) * out_voxels + voxel) * p.out_pitch + channel;
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i, to += p.out_pitch) {
+    for (int i = 0; i < kCount; ++i, to += p.out_pitch) {
       if (i >= columns) continue;
       uint32_t packed[2 * sizeof(T)];
 #pragma unroll
@@ -362,8 +362,11 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
 // (channel, kz, ky) of four taps (the fourth, and those beyond kx, with weight 0): a lane's pair of taps is
 // one 32-bit load of two neighbours along x from shared memory, which holds the box twice, the second time
 // one voxel further, so that the pair is aligned at odd x too.
+// A warp holds fewer fragments than above: what matters here are many warps in flight.
+constexpr int kPlanarColumns = 4, kPlanarWarps = 8;
+
 template <typename T>
-__global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_constant__ ConvArgs p) {
+__global__ void __launch_bounds__(32 * kPlanarWarps, 2) conv_planar_kernel(const __grid_constant__ ConvArgs p) {
   extern __shared__ uint4 shared[];
   T* const values = reinterpret_cast<T*>(shared);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -377,29 +380,38 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
   const int64_t voxels = int64_t(p.in_z) * p.in_y * p.in_x;
   const float* const in = static_cast<const float*>(p.in) + sample * p.in_c * voxels;
   const int count = p.in_c * p.zh * p.yh * p.x_pitch;  // of one copy
-  for (int e = threadIdx.x; e < count; e += blockDim.x) {
-    int line = __umulhi(e, p.xh_magic);
-    const int x = e - line * p.x_pitch, ix = x0 + x;
-    const int plane = __umulhi(line, p.yh_magic), iy = y0 + line - plane * p.yh;
-    const int c = plane / p.zh, iz = z0 + plane - c * p.zh;
-    float value = 0;
-    if (x < p.xh && unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
-        unsigned(ix) < unsigned(p.in_x)) {
-      value = in[c * voxels + (int64_t(iz) * p.in_y + iy) * p.in_x + ix];
+  constexpr int kThreads = 32 * kPlanarWarps;
+  for (int e0 = threadIdx.x; e0 < count; e0 += kBatch * kThreads) {
+    float value[kBatch];  // all on their way before the first is used
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int e = e0 + i * kThreads;
+      const int line = __umulhi(e, p.xh_magic);
+      const int x = e - line * p.x_pitch, ix = x0 + x;
+      const int plane = __umulhi(line, p.yh_magic), iy = y0 + line - plane * p.yh;
+      const int c = plane / p.zh, iz = z0 + plane - c * p.zh;
+      const bool inside = e < count && x < p.xh && unsigned(iz) < unsigned(p.in_z) &&
+                          unsigned(iy) < unsigned(p.in_y) && unsigned(ix) < unsigned(p.in_x);
+      value[i] = inside ? __ldg(in + c * voxels + (int64_t(iz) * p.in_y + iy) * p.in_x + ix) : 0.0f;
     }
-    T rounded;
-    if constexpr (std::is_same_v<T, __half>) {
-      rounded = __float2half_rn(value);
-    } else {
-      rounded = __float2bfloat16_rn(value);
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int e = e0 + i * kThreads;
+      if (e >= count) break;
+      T rounded;
+      if constexpr (std::is_same_v<T, __half>) {
+        rounded = __float2half_rn(value[i]);
+      } else {
+        rounded = __float2bfloat16_rn(value[i]);
+      }
+      values[e] = rounded;
+      values[count + (e > 0 ? e - 1 : count - 1)] = rounded;
     }
-    values[e] = rounded;
-    values[count + (e > 0 ? e - 1 : count - 1)] = rounded;
   }
   __syncthreads();
 
   const int out_tile = blockIdx.y, fz = 16 / p.fy;
-  const int warp_x = warp % p.mx * kColumns, warp_y = warp / p.mx % p.my * p.fy,
+  const int warp_x = warp % p.mx * kPlanarColumns, warp_y = warp / p.mx % p.my * p.fy,
             warp_z = warp / (p.mx * p.my) * fz;
   const int row = lane >> 2, q = lane & 3;
   // Rows g and g + 8 of a fragment, first word of the pair.
@@ -415,14 +427,14 @@ __global__ void __launch_bounds__(128, 2) conv_planar_kernel(const __grid_consta
   const auto pair = [&](int at, int x) {
     return *reinterpret_cast<const uint32_t*>(values + (x & 1 ? count + at + x - 1 : at + x));
   };
-  float acc[kColumns][4][4];
+  float acc[kPlanarColumns][4][4];
   start_with_bias(p, out_tile, acc);
   const uint4* const weights = static_cast<const uint4*>(p.packed) + int64_t(out_tile) * p.chunks * 64 + lane;
   for (int step = 0; step < p.chunks; ++step) {
     const uint4 b0 = __ldg(weights + step * 64), b1 = __ldg(weights + step * 64 + 32);
     const int near = line_offset(step * 4 + (q >> 1)), far = line_offset(step * 4 + 2 + (q >> 1));
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
+    for (int i = 0; i < kPlanarColumns; ++i) {
       const uint32_t a[4] = {pair(near + low, i), pair(near + high, i), pair(far + low, i),
                              pair(far + high, i)};
       multiply_tile<T>(acc[i][0], a, b0.x, b0.y);
@@ -525,12 +537,13 @@ void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   a.chunks = ceil_div(a.in_c * a.kz * a.ky, 4);
   a.out_tiles = ceil_div(a.out_c, 32);
   a.fy = a.out_z == 1 ? 16 : 8;
-  a.m_warps = 4;
+  a.m_warps = kPlanarWarps;
   a.n_warps = 1;
-  a.mx = a.my = a.out_z == 1 ? 2 : 1;
-  a.box_z = 16 / a.fy * (4 / (a.mx * a.my));
+  a.mx = a.out_z == 1 ? 4 : 2;
+  a.my = a.out_z == 1 ? 2 : 1;
+  a.box_z = 16 / a.fy * (kPlanarWarps / (a.mx * a.my));
   a.box_y = a.fy * a.my;
-  a.box_x = kColumns * a.mx;
+  a.box_x = kPlanarColumns * a.mx;
   a.zh = a.box_z - 1 + a.kz;
   a.yh = a.box_y - 1 + a.ky;
   a.xh = a.box_x - 1 + a.kx;
@@ -541,9 +554,9 @@ void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   a.tiles_y = ceil_div(a.out_y, a.box_y);
   a.tiles = a.tiles_x * a.tiles_y * ceil_div(a.out_z, a.box_z);
   a.splits = 1;
-  plan.shared_bytes = std::max(size_t(a.in_c * a.zh * a.yh * a.x_pitch) * 4, size_t(1024));
+  plan.shared_bytes = std::max(size_t(a.in_c * a.zh * a.yh * a.x_pitch) * 4, size_t(kPlanarWarps) * 32 * 8);
   *fits = plan.shared_bytes <= limits.shared_per_block && a.in_c * a.zh * a.yh * a.x_pitch < 65536;
-  plan.threads = 128;
+  plan.threads = 32 * kPlanarWarps;
   plan.grid = dim3(unsigned(a.tiles), unsigned(a.out_tiles), unsigned(a.n));
   plan.blocks = a.tiles;
 }
