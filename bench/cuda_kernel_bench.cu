@@ -104,9 +104,10 @@ __global__ void naive(Tensor in, LoadTransform load, Tensor out, ConvShape s, co
         for (int i = 0; i < in.c; ++i) {
           float value =
               get(in.data, in.type, (((int64_t(n) * in.z + iz) * in.y + iy) * in.x + ix) * in.pitch + i);
-          if (load.scale_shift) {
-            value = fmaf(value, load.scale_shift[(int64_t(n) * in.c + i) * 2],
-                         load.scale_shift[(int64_t(n) * in.c + i) * 2 + 1]);
+          if (load.scale_shift && i >= load.first) {
+            const float* const by =
+                load.scale_shift + (int64_t(n) * (in.c - load.first) + i - load.first) * 2;
+            value = fmaf(value, by[0], by[1]);
             value = rounded(in.type, value);
             if (value <= 0) value = rounded(in.type, rounded(in.type, load.slope) * value);
           }
@@ -207,6 +208,7 @@ struct Case {
   int in_extra = 0, out_before = 0, out_after = 0;  // channels of the wider tensors
   bool load = true, bias = true, statistics = true;
   float slope = 0.01f;
+  int first = 0;        // channel that is transformed
   bool planar = false;  // conv_planar() instead of conv(); in_extra brings the pitch to a multiple of 8
 };
 
@@ -265,7 +267,7 @@ bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* 
   std::snprintf(what, sizeof what, "%s%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s", name_of(type),
                 c.planar ? " planar" : "", c.n, c.z, c.y, c.x, c.in_c, c.out_c, c.shape.kernel[0],
                 c.shape.kernel[1], c.shape.kernel[2], c.shape.stride[0], c.shape.stride[1], c.shape.stride[2],
-                c.load ? " load" : "", c.bias ? " bias" : "",
+                c.first ? " load half" : c.load ? " load" : "", c.bias ? " bias" : "",
                 c.in_extra + c.out_before + c.out_after ? " slices" : "");
   if (refusal == cudaErrorNotSupported) {
     std::printf("skip  %s: does not fit shared memory\n", what);
@@ -276,7 +278,7 @@ bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* 
   CHECK(cudaMemset(partial, 0xFF, size_t(c.n) * size_t(needs.blocks) * size_t(c.out_c) * 8));
   char* workspace = needs.workspace_bytes ? device<char>(needs.workspace_bytes) : nullptr;
   if (workspace) CHECK(cudaMemset(workspace, 0xFF, needs.workspace_bytes));
-  LoadTransform load{c.load ? affine : nullptr, c.slope};
+  LoadTransform load{c.load ? affine : nullptr, c.slope, c.first};
   Statistics statistics{c.statistics ? partial : nullptr, needs.blocks};
   const auto launch = [&] {
     const ConvWeights weights{packed_device, c.bias ? bias : nullptr};
@@ -559,6 +561,11 @@ int main(int argc, char** argv) {
         {1, 6, 9, 5, 4, 16, k333, 4},         {1, 5, 6, 7, 1, 8, {{5, 5, 1}, {1, 1, 1}}, 7},
     };
     for (Case& c : planar_cases) c.planar = true, c.load = false;
+    for (const Case& c : {Case{2, 8, 9, 10, 64, 32, k333}, Case{2, 9, 8, 11, 80, 72, k333}, Case{2, 5, 4, 3, 24, 40, k333},
+                          Case{2, 9, 9, 9, 32, 64, k333s2}}) {
+      cases.push_back(c);
+      cases.back().first = c.in_c / 2 / 8 * 8;
+    }
     cases[0].slope = 0;
     cases[1].slope = -0.5f;
     if (!small) {

@@ -255,6 +255,7 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
       (statistics.partial && statistics.blocks != plan.blocks)) {
     return cudaErrorInvalidValue;
   }
+  if (load.first < 0 || load.first % 8 || load.first >= in.c) return cudaErrorInvalidValue;
   ConvArgs& a = plan.args;
   a.in = in.data;
   a.out = out.data;
@@ -262,6 +263,7 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
   a.bias = weights.bias;
   a.scale_shift = load.scale_shift;
   a.slope = load.slope;
+  a.transform_first = load.first;
   a.partial = statistics.partial;
   a.workspace = static_cast<float*>(workspace);
   if (in.type == DataType::kFloat32) {

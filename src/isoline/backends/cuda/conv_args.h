@@ -18,6 +18,7 @@ struct ConvArgs {
   float* partial;
   float* workspace;  // [splits, n, voxels, 32 * out_tiles]
   float slope;
+  int transform_first;  // input channels below it are read as they are
   int n;
   int in_z, in_y, in_x, in_c, in_pitch;
   int out_z, out_y, out_x, out_c, out_pitch;

@@ -50,9 +50,10 @@ __global__ void __launch_bounds__(128, 4) conv_fp32_kernel(const __grid_constant
       if (unsigned(iz) < unsigned(p.in_z) && unsigned(iy) < unsigned(p.in_y) &&
           unsigned(ix) < unsigned(p.in_x)) {
         value = in[((int64_t(iz) * p.in_y + iy) * p.in_x + ix) * p.in_pitch + c0 + c];
-        if (p.scale_shift) {
-          const float2 affine =
-              __ldg(reinterpret_cast<const float2*>(p.scale_shift) + int64_t(sample) * p.in_c + c0 + c);
+        if (p.scale_shift && c0 + c >= p.transform_first) {
+          const float2 affine = __ldg(reinterpret_cast<const float2*>(p.scale_shift) +
+                                      int64_t(sample) * (p.in_c - p.transform_first) + c0 + c -
+                                      p.transform_first);
           value = leaky(fmaf(value, affine.x, affine.y), p.slope);
         }
       }

@@ -187,8 +187,9 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
     }
   }
   if (p.scale_shift) {
-    const float2* const from = reinterpret_cast<const float2*>(p.scale_shift) + int64_t(sample) * p.in_c;
-    for (int c = threadIdx.x; c < p.in_c; c += threads) affine[c] = __ldg(from + c);
+    const int count = p.in_c - p.transform_first;
+    const float2* const from = reinterpret_cast<const float2*>(p.scale_shift) + int64_t(sample) * count;
+    for (int c = threadIdx.x; c < count; c += threads) affine[p.transform_first + c] = __ldg(from + c);
   }
   __syncthreads();
 
@@ -221,17 +222,13 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
   };
   // Load transform of a batch of the units that this thread copied itself (so that its own wait is enough
   // before it). What mma would cut off is rounded here.
-  const auto slope = [&] {
-    if constexpr (kTensorFloat<T>) {
-      return p.scale_shift ? p.slope : 1;
-    } else {
-      return Pair<T>::both(p.slope);
-    }
-  }();
   auto transform = [&](int chunk, int stage, int v) {
-    if ((chunk * 2 + half) * kUnit<T> >= p.in_c) return;
+    const int channel = (chunk * 2 + half) * kUnit<T>;
+    if (channel >= p.in_c) return;
+    const bool as_is = !p.scale_shift || channel < p.transform_first;
+    if (!kTensorFloat<T> && as_is) return;
     uint4* const at = shared + (stage * 2 + half) * p.plane;
-    const float4* const channels = reinterpret_cast<const float4*>(affine + (chunk * 2 + half) * kUnit<T>);
+    const float4* const channels = reinterpret_cast<const float4*>(affine + channel);
     int2 entry[kBatch];
     uint4 value[kBatch];
 #pragma unroll
@@ -243,7 +240,8 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
     uint32_t* const words = reinterpret_cast<uint32_t*>(value);
     if constexpr (kTensorFloat<T>) {
       const float4 ones = make_float4(1, 0, 1, 0);
-      const float4 ab[2] = {p.scale_shift ? channels[0] : ones, p.scale_shift ? channels[1] : ones};
+      const float4 ab[2] = {as_is ? ones : channels[0], as_is ? ones : channels[1]};
+      const float slope = as_is ? 1 : p.slope;
 #pragma unroll
       for (int i = 0; i < kBatch * 4; ++i) {
         const float scale = i % 2 ? ab[i % 4 / 2].z : ab[i % 4 / 2].x,
@@ -251,6 +249,7 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
         words[i] = tf32(leaky(fmaf(__uint_as_float(words[i]), scale, shift), slope));
       }
     } else {
+      const Pair<T> slope = Pair<T>::both(p.slope);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float4 ab = channels[i];

@@ -14,6 +14,7 @@ struct Arguments {
   const float* scale_shift;
   float* partial;
   float slope;
+  int first;  // that is transformed
   int iz, iy, ix, ic, ipitch;
   int oz, oy, ox, oc, opitch;
   int kernel[3], stride[3];
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) naive_kernel(Arguments a) {
   const int64_t in_voxels = int64_t(a.iz) * a.iy * a.ix, out_voxels = int64_t(a.oz) * a.oy * a.ox;
   const T* in = static_cast<const T*>(a.in) + n * in_voxels * a.ipitch;
   T* out = static_cast<T*>(a.out) + n * out_voxels * a.opitch;
-  const float* affine = a.scale_shift ? a.scale_shift + int64_t(n) * a.ic * 2 : nullptr;
+  const float* affine = a.scale_shift ? a.scale_shift + int64_t(n) * (a.ic - a.first) * 2 : nullptr;
   const int64_t first = int64_t(blockIdx.x) * kBlockVoxels;
   for (int c0 = 0; c0 < a.oc; c0 += blockDim.x) {
     const int c = c0 + ct;
@@ -60,8 +61,10 @@ __global__ void __launch_bounds__(kThreads) naive_kernel(Arguments a) {
                 for (int j = 0; j < 4; ++j) {
                   if (!inside[j]) continue;
                   float v = to_float(p[j][i]);
-                  if (affine)
-                    v = to_float(from_float<T>(leaky(v * affine[2 * i] + affine[2 * i + 1], a.slope)));
+                  if (affine && i >= a.first) {
+                    const float* const by = affine + 2 * (i - a.first);
+                    v = to_float(from_float<T>(leaky(v * by[0] + by[1], a.slope)));
+                  }
                   acc[j] += v * weight;
                 }
               }
@@ -120,6 +123,7 @@ cudaError_t naive_conv(const Tensor& in, const LoadTransform& load, const Tensor
   a.bias = weights.bias;
   a.scale_shift = load.scale_shift;
   a.slope = load.slope;
+  a.first = load.first;
   a.partial = statistics.partial;
   a.iz = in.z, a.iy = in.y, a.ix = in.x, a.ic = in.c, a.ipitch = in.pitch;
   a.oz = out.z, a.oy = out.y, a.ox = out.x, a.oc = out.c, a.opitch = out.pitch;

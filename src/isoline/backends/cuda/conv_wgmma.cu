@@ -199,10 +199,12 @@ __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, B
         const bool wanted = item.valid && channel < p.in_c;
         const T* const in = static_cast<const T*>(p.in) +
                             int64_t(item.sample) * p.in_z * p.in_y * p.in_x * p.in_pitch + channel;
+        const bool transformed = p.scale_shift && channel >= p.transform_first;
         float4 affine[4];
-        if (p.scale_shift && wanted) {
-          const float4* const from =
-              reinterpret_cast<const float4*>(p.scale_shift + (int64_t(item.sample) * p.in_c + channel) * 2);
+        if (transformed && wanted) {
+          const float4* const from = reinterpret_cast<const float4*>(
+              p.scale_shift +
+              (int64_t(item.sample) * (p.in_c - p.transform_first) + channel - p.transform_first) * 2);
 #pragma unroll
           for (int i = 0; i < 4; ++i) affine[i] = __ldg(from + i);
         }
@@ -227,7 +229,7 @@ __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, B
           if (v0 == first) wait(&barriers.empty[turn.slot], turn.phase ^ 1);
 #pragma unroll
           for (int i = 0; i < kBatch; ++i) {
-            if (p.scale_shift) {
+            if (transformed) {
               const auto transform = [&](uint32_t v, const float4& by) {
                 const float2 f = unpack<T>(v);
                 const uint32_t w = slope.leaky(pack2<T>(fmaf(f.x, by.x, by.y), fmaf(f.y, by.z, by.w)));

@@ -296,6 +296,7 @@ cudaError_t gather_statistics(const Tensor& in, const Statistics& statistics, cu
 
 cudaError_t combine(const Tensor& a, const LoadTransform& load_a, const Tensor* b,
                     const LoadTransform& load_b, float slope, const Tensor& out, cudaStream_t stream) {
+  if (load_a.first || load_b.first) return cudaErrorNotSupported;
   const Rows r(out.c);
   const dim3 grid(blocks_for(out.voxels(), int64_t(r.rows) * 8), unsigned(out.n), unsigned(r.passes));
   return with_type(out.type, [&](auto t) {
@@ -312,6 +313,7 @@ cudaError_t combine(const Tensor& a, const LoadTransform& load_a, const Tensor* 
 
 cudaError_t average_pool(const Tensor& in, const LoadTransform& load, const Tensor& out, const int stride[3],
                          cudaStream_t stream) {
+  if (load.first) return cudaErrorNotSupported;
   const dim3 grid(blocks_for(out.voxels() * (out.c / 8), kThreads), unsigned(out.n));
   return with_type(in.type, [&](auto t) {
     pool_kernel<decltype(t)><<<grid, kThreads, 0, stream>>>(in, load, out, stride[0], stride[1], stride[2]);
@@ -320,6 +322,7 @@ cudaError_t average_pool(const Tensor& in, const LoadTransform& load, const Tens
 
 cudaError_t head(const Tensor& in, const LoadTransform& load, const float* weights, const float* bias,
                  int heads, float* planar, int* not_finite, cudaStream_t stream) {
+  if (load.first) return cudaErrorNotSupported;
   const int at_once = heads <= 4 ? 4 : 8;
   const size_t shared = size_t(in.c) * size_t(at_once + 2) * sizeof(float);
   const dim3 grid(std::min(blocks_for(in.voxels(), kThreads), 2048u), unsigned(in.n),
@@ -333,6 +336,7 @@ cudaError_t head(const Tensor& in, const LoadTransform& load, const float* weigh
 
 cudaError_t unpack_output(const Tensor& in, const LoadTransform& load, const int* positions, int channels,
                           float* planar, int* not_finite, cudaStream_t stream) {
+  if (load.first) return cudaErrorNotSupported;
   const dim3 grid(blocks_for(in.voxels(), kThreads), unsigned(in.n));
   return with_type(in.type, [&](auto t) {
     unpack_kernel<decltype(t)>

@@ -37,11 +37,13 @@ struct ConvShape {
 
 // Per-sample, per-channel affine applied to what a convolution reads, followed by LeakyReLU: v' = v * scale +
 // shift, then v' > 0 ? v' : slope * v', in float32, then rounded to T (or TF32). Padding stays 0 (it is
-// padded after the activation). scale_shift null: identity, slope ignored.
+// padded after the activation). scale_shift null: identity, slope ignored. Channels below `first`, a multiple
+// of 8, are read as they are; only conv() and naive_conv() take another than 0.
 struct LoadTransform {
-  const float* scale_shift =
-      nullptr;      // [n, in.c, 2], 16-byte aligned; padded channels need scale = shift = 0
+  // [n, in.c - first, 2], 16-byte aligned; padded channels need scale = shift = 0
+  const float* scale_shift = nullptr;
   float slope = 1;  // any finite value
+  int first = 0;
 };
 
 // Sums of a convolution's outputs, for the instance norm that follows: partial[n, blocks, out.c, 2] holds sum

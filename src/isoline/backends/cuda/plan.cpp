@@ -194,11 +194,31 @@ class Planner {
       return op && op->kernel[0] * op->kernel[1] * op->kernel[2] > 1;
     });
   }
+  static constexpr Vec3<int> kOne{1, 1, 1};
+  bool is_head(const ConvOp& op) const {
+    return op.out == graph_.output && uses_[size_t(op.out)].empty() && op.kernel == kOne && op.stride == kOne;
+  }
+  // Whoever reads this concatenation can normalise and activate its second part while reading.
+  bool second_part_can_wait(const ConcatOp& op) const {
+    return options_.fold_into_convolutions && op.a != op.b && op.out != graph_.output &&
+           std::all_of(uses_[size_t(op.out)].begin(), uses_[size_t(op.out)].end(), [&](int i) {
+             const auto* reader = std::get_if<ConvOp>(&graph_.ops[size_t(i)]);
+             return reader && !is_head(*reader);
+           });
+  }
+  bool waits_for_concatenation(ValueId v, const Slice& home) const {
+    return views_[size_t(v)].slice == home &&
+           std::any_of(uses_[size_t(v)].begin(), uses_[size_t(v)].end(), [&](int i) {
+             const auto* op = std::get_if<ConcatOp>(&graph_.ops[size_t(i)]);
+             return op && op->b == v && second_part_can_wait(*op);
+           });
+  }
   // After a normalisation or activation has been noted on a view: does it have to be carried out now?
   void settle(ValueId v) {
     if (pinned_[size_t(v)]) {
-      const Home home = homes_[size_t(v)];
-      write(v, {home.buffer, home.channel, layout(v).channels, shape(v)});
+      const Home at = homes_[size_t(v)];
+      const Slice home{at.buffer, at.channel, layout(v).channels, shape(v)};
+      if (!waits_for_concatenation(v, home)) write(v, home);
     } else if (!options_.fold_into_convolutions && view(v).norm >= 0 && read_by_wide_convolution(v)) {
       write_in_place_if_possible(v);
     }
@@ -232,8 +252,7 @@ class Planner {
     s.op = i;
     s.in = view(op.in);
     s.in_positions = layout(op.in).positions;
-    const Vec3<int> one{1, 1, 1};
-    if (op.out == graph_.output && uses_[size_t(op.out)].empty() && op.kernel == one && op.stride == one) {
+    if (is_head(op)) {
       s.kind = StepKind::kHead;
       s.bias = !op.bias.empty();
       output_written_ = true;
@@ -247,7 +266,7 @@ class Planner {
     // A constant in front of an instance normalisation cancels; without it the sums are smaller.
     s.bias = !op.bias.empty() && !(norms.size() == uses_[size_t(op.out)].size() && op.out != graph_.output);
     produced(op.out, s.out);
-    push(std::move(s), "conv " + text(op.kernel) + (op.stride == one ? "" : "/" + text(op.stride)) + " " +
+    push(std::move(s), "conv " + text(op.kernel) + (op.stride == kOne ? "" : "/" + text(op.stride)) + " " +
                            sizes(op.in, op.out));
     for (int n : norms) finish_norm(n, op.out);
   }
@@ -307,9 +326,13 @@ class Planner {
   void add(int, const ConcatOp& op) {
     const Home home = homes_[size_t(op.out)];
     int channel = home.channel;
+    Source waiting;
     for (ValueId v : {op.a, op.b}) {
       const Slice want{home.buffer, channel, layout(v).channels, shape(v)};
-      if (!(view(v).slice == want) || view(v).norm >= 0) {  // it lives elsewhere: copy
+      if (v == op.b && view(v).norm >= 0 && view(v).slice == want && second_part_can_wait(op)) {
+        waiting = view(v);
+        exclusive_[size_t(v)] = false;                             // its memory has to stay as it is
+      } else if (!(view(v).slice == want) || view(v).norm >= 0) {  // it lives elsewhere: copy
         const Source kept = view(v);
         const bool exclusive = exclusive_[size_t(v)];
         write(v, want);
@@ -319,6 +342,11 @@ class Planner {
       channel += layout(v).channels;
     }
     view(op.out) = {{home.buffer, home.channel, layout(op.out).channels, shape(op.out)}, -1, 1};
+    if (waiting.norm >= 0) {
+      view(op.out).norm = waiting.norm;
+      view(op.out).slope = waiting.slope;
+      view(op.out).first = layout(op.a).channels;
+    }
     // Its parts may have other readers: changed in place only if they have none.
     exclusive_[size_t(op.out)] = only_use(op.a) && only_use(op.b) && homes_own(op.out);
   }

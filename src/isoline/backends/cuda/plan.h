@@ -34,6 +34,9 @@ struct Source {
   Slice slice;
   int norm = -1;  // index into Plan::norms; -1: as it is (and slope is 1)
   float slope = 1;
+  // Channels of the slice below it are as they are to be read, norm and slope are for those from here on;
+  // other than 0 only in what convolutions read.
+  int first = 0;
 };
 
 // Scale and shift per channel: from statistics, or constant (1, 0) where only an activation is applied.

@@ -93,13 +93,20 @@ TEST(CudaPlan, AConcatenationIsNeverCopied) {
   test::Graph g(3, 2);
   const Plan plan = plan_of(test::unet(g, {5, 13, 27}), {8, 8, 8});
   EXPECT_EQ(count(plan, StepKind::kTranspose), 2);
-  EXPECT_EQ(count(plan, StepKind::kCombine), 2) << "one pass per skip, nothing else";
-  for (const Step& s : plan.steps)
-    if (s.kind == StepKind::kCombine) {
-      EXPECT_EQ(s.in.slice, s.out) << "in place";
-      EXPECT_EQ(plan.buffers[size_t(s.out.buffer)].pitch, 2 * s.out.channels);
-      EXPECT_EQ(s.out.channel, s.out.channels) << "behind the transposed convolution's";
-    }
+  EXPECT_EQ(count(plan, StepKind::kCombine), 0) << "skips are normalised by whoever reads them";
+  int joint = 0;
+  for (const Step& s : plan.steps) {
+    if (s.in.slice.buffer < 0 || s.in.slice.channels != plan.buffers[size_t(s.in.slice.buffer)].pitch)
+      continue;
+    if (!s.in.first) continue;
+    ++joint;
+    EXPECT_EQ(s.kind, StepKind::kConv);
+    EXPECT_EQ(2 * s.in.first, s.in.slice.channels) << "behind the transposed convolution's";
+    ASSERT_GE(s.in.norm, 0);
+    EXPECT_EQ(plan.norms[size_t(s.in.norm)].channels, s.in.first);
+    EXPECT_EQ(s.in.slope, 0.01f);
+  }
+  EXPECT_EQ(joint, 2);
   // 13 + 13 channels lie at 0..12 and 16..28 of 32.
   for (const Step& s : plan.steps)
     if (s.kind == StepKind::kConv && s.in.slice.channels == 32 && s.in_positions.size() == 26) {
@@ -107,6 +114,47 @@ TEST(CudaPlan, AConcatenationIsNeverCopied) {
       EXPECT_EQ(s.in_positions[13], 16);
     }
   check_memory(plan);
+}
+
+TEST(CudaPlan, WithoutFoldingASkipIsNormalisedInItsSlice) {
+  test::Graph g(3, 2);
+  const Plan plan = plan_of(test::unet(g, {5, 13, 27}), {8, 8, 8}, false);
+  int skips = 0;
+  for (const Step& s : plan.steps) {
+    EXPECT_EQ(s.in.first, 0);
+    if (s.kind != StepKind::kCombine || plan.buffers[size_t(s.out.buffer)].pitch == s.out.channels) continue;
+    ++skips;
+    EXPECT_EQ(s.in.slice, s.out) << "in place";
+    EXPECT_EQ(s.out.channel, s.out.channels) << "behind the transposed convolution's";
+  }
+  EXPECT_EQ(skips, 2);
+  check_memory(plan);
+}
+
+// Only convolutions read a slice of which a part is not normalised yet.
+TEST(CudaPlan, AConcatenationThatOthersReadIsNormalisedFirst) {
+  for (const int reader : {0, 1, 2, 3}) {
+    test::Graph g(3, 8);
+    const ValueId a = g.conv(0, 8, {3, 3, 3}), b = g.block(0, 8), ab = g.concat(a, b);
+    if (reader == 0) g.head(ab, 2);
+    if (reader == 1) g.head(g.norm(ab), 2);
+    if (reader == 2) g.head(g.block(g.concat(ab, ab), 8), 2);
+    if (reader == 3)
+      g.head(g.sum(g.conv(ab, 8, {3, 3, 3}), g.norm(b)), 2);  // it may wait, and b has a reader
+    const Plan plan = plan_of(g.graph, {4, 4, 4});
+    for (const Step& s : plan.steps) EXPECT_EQ(s.in.first > 0, reader == 3 && s.in.slice.channels == 16);
+    int joint = -1;  // the buffer whose second half is not normalised in memory
+    for (const Step& s : plan.steps) {
+      if (s.in.first > 0) joint = s.in.slice.buffer;
+    }
+    EXPECT_EQ(joint >= 0, reader == 3);
+    for (const Step& s : plan.steps) {
+      if (s.kind == StepKind::kCombine) {
+        EXPECT_NE(s.out.buffer, joint) << s.name;
+      }
+    }
+    check_memory(plan);
+  }
 }
 
 TEST(CudaPlan, AResidualSumAppliesBothSidesAndItsActivation) {

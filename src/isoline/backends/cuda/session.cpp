@@ -120,7 +120,7 @@ Tensor CudaSession::tensor(const Slice& slice) const {
 
 LoadTransform CudaSession::load(const Source& source) const {
   if (source.norm < 0) return {};
-  return {norms_.at<const float>(norm_offsets_[size_t(source.norm)]), source.slope};
+  return {norms_.at<const float>(norm_offsets_[size_t(source.norm)]), source.slope, source.first};
 }
 
 Status CudaSession::prepare(const NetworkGraph& graph, const CudaTuning& tuning) {

@@ -21,7 +21,7 @@ constexpr float kLeastMs = 0.2f;        // of a measurement
 constexpr int kMostRepeats = 16;        // of a launch in a measurement
 constexpr float kWorthLeaving = 0.98f;  // of the time of the rule's choice
 // Of the kernels: one more makes kept choices void.
-constexpr int kRevision = 1;
+constexpr int kRevision = 2;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -201,7 +201,7 @@ Status CudaSession::time_candidates(Contest& contest, const NetworkGraph& graph)
   ISOLINE_CUDA(fill_values(weights.at(), in.type, int64_t(weight_bytes / bytes_of(in.type)), stream), what);
   ISOLINE_CUDA(fill_values(affine.at(), DataType::kFloat32, int64_t(affine_floats), stream), what);
   const LoadTransform load =
-      s.in.norm < 0 ? LoadTransform{} : LoadTransform{affine.at<const float>(), s.in.slope};
+      s.in.norm < 0 ? LoadTransform{} : LoadTransform{affine.at<const float>(), s.in.slope, s.in.first};
   const auto launch = [&](size_t k) {
     shape.choice = contest.candidates[k];
     return conv(in, load, out, shape, {weights.at(), nullptr},

@@ -187,6 +187,7 @@ cudaError_t transpose_conv(const Tensor& in, const LoadTransform& load, const Te
                            const int stride[3], TransposeKernel kernel, const void* weights,
                            const float* bias, cudaStream_t stream) {
   const TransposeArgs a{in, out, load, weights, bias, stride[0], stride[1], stride[2]};
+  if (load.first) return cudaErrorNotSupported;
   if (kernel == TransposeKernel::kFragments) {
     if (transpose_rule(in.type, in.c) != kernel) return cudaErrorNotSupported;
     return launch_transpose_fragments(a, stream);
