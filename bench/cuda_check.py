@@ -71,7 +71,7 @@ class Check:
             self.results["sanitizer"] = "compute-sanitizer not found: not run"
             return
         for kind in ("memcheck", "racecheck"):
-            for program, pattern, count in (("backend_cuda_test", "CudaDevice.OddGraphs:CudaDevice.SmallUNet", 2),
+            for program, pattern, count in (("backend_cuda_test", "CudaDevice.OddGraphs:CudaDevice.SmallUNet:CudaDevice.WideUNet", 3),
                                             ("backend_cuda_test", "CudaDevice.TinyScan", 1),
                                             ("scan_device_test", "ScanDevice.StopsWhenAskedTo", 1)):
                 if kind == "racecheck" and program == "scan_device_test":

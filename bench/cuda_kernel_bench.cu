@@ -6,6 +6,7 @@
 //   cuda_kernel_bench --small    correctness on small sizes only (also for compute-sanitizer)
 //   cuda_kernel_bench --time     times only
 //   cuda_kernel_bench --half     without float32
+//   cuda_kernel_bench --choices N  fp16, batch N: times of every kernel and tiling with the rule's bits
 //   cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
 //
 // The floor of a layer is the larger of FLOP / 790 TFLOP/s (TF32: 395, float32: 60) and bytes / 3.0 TB/s (H100; inputs and weights
@@ -400,8 +401,9 @@ const Layer kLayers[] = {
     {"dec0.1", 32, 32, 128, 1, 32},
 };
 
-double time_layer(const Layer& l, DataType type, int n, bool transform, int repetitions, double* floor_ms) {
-  const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}};
+double time_layer(const Layer& l, DataType type, int n, bool transform, int repetitions, double* floor_ms,
+                  const ConvChoice& choice = {}) {
+  const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}, choice};
   const bool planar = l.true_in_c == 1 && !is_float(type);  // then `ins` hold float32
   Tensor in{nullptr, type, n, l.size, l.size, l.size, planar ? 2 : l.in_c, planar ? 2 : l.in_c};
   const int o = l.size / l.stride;
@@ -504,15 +506,35 @@ void time_net(DataType type, int n, bool transform, int repetitions) {
   std::fflush(stdout);
 }
 
+void time_choices(int n) {
+  for (const Layer& l : kLayers) {
+    if (l.true_in_c == 1) continue;
+    const int o = l.size / l.stride;
+    const Tensor in{nullptr, DataType::kFloat16, n, l.size, l.size, l.size, l.in_c, l.in_c};
+    const Tensor out{nullptr, DataType::kFloat16, n, o, o, o, l.out_c, l.out_c};
+    const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}};
+    std::printf("%s batch %d:", l.name, n);
+    for (const ConvChoice& choice : conv_candidates(in, out, shape, true)) {
+      double floor_ms = 0;
+      const double ms = time_layer(l, DataType::kFloat16, n, true, 7, &floor_ms, choice);
+      const double as_is = time_layer(l, DataType::kFloat16, n, false, 7, &floor_ms, choice);
+      std::printf("  [%s] %.4f (as it is %.4f)", to_string(choice).c_str(), ms, as_is);
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   bool small = false, only_time = false, half = false;
-  int only_layer = -1;
+  int only_layer = -1, choices = 0;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--small")) small = true;
     if (!std::strcmp(argv[i], "--time")) only_time = true;
     if (!std::strcmp(argv[i], "--half")) half = true;
+    if (!std::strcmp(argv[i], "--choices") && i + 1 < argc) choices = std::atoi(argv[++i]);
     if (!std::strcmp(argv[i], "--layer") && i + 1 < argc) only_layer = std::atoi(argv[++i]);
   }
   cudaDeviceProp properties;
@@ -524,6 +546,7 @@ int main(int argc, char** argv) {
     std::printf("%.4f ms\n", time_layer(kLayers[only_layer], DataType::kFloat16, 1, true, 1, &floor_ms));
     return 0;
   }
+  if (choices > 0) return time_choices(choices), 0;
   int failed = 0;
   if (!only_time) {
     const ConvShape k333{{3, 3, 3}, {1, 1, 1}}, k333s2{{3, 3, 3}, {2, 2, 2}}, k133{{1, 3, 3}, {1, 1, 1}},

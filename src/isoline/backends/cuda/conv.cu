@@ -128,7 +128,7 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
   } else {
 #ifdef ISOLINE_CUDA_WGMMA
     if (in.type != DataType::kTensorFloat32 && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kWgmma)) {
-      plan_wgmma(*plan, limits, &fits);
+      plan_wgmma(*plan, limits, shape.choice, &fits);
     }
 #endif
     if (!fits && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kMma)) {
@@ -224,7 +224,11 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
     found.push_back(choice);
   };
   if (wgmma) {
-    add({ConvKernelKind::kWgmma});
+    ConvChoice choice{ConvKernelKind::kWgmma};
+    choice.producers = plan.threads / 128 - 2;
+    add(choice);
+    choice.producers = 3 - choice.producers;
+    add(choice);
     if (same_bits) return found;
   } else {
     add({ConvKernelKind::kMma, tile, plan.args.n_warps, plan.args.stages, splits});

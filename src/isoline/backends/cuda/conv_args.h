@@ -56,9 +56,9 @@ struct DeviceLimits {
   size_t shared_per_block = 0, shared_per_processor = 0;
 };
 
-// choice: of kind kRule or kMma.
+// choice: of kind kRule or of the kernel's own.
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
-void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
+void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 cudaError_t launch_mma(const ConvPlan& plan, cudaStream_t stream);

@@ -1,9 +1,9 @@
 // Convolution 3x3x3 with stride 1 on Hopper's tensor cores (wgmma, sm_90a only; fp16 or bf16 in, float32
 // accumulation).
 //
-// Blocks are persistent, one per processor: a warpgroup of producers fetches boxes of inputs with their halo,
-// 16 channels at a time, applies the load transform in registers and writes them into a ring in shared memory;
-// two warpgroups multiply. A warpgroup's accumulators are `columns` of 64 voxels x kN channels; the 64 rows of
+// Blocks are persistent, one per processor: two warpgroups of producers (or one) fetch boxes of inputs with
+// their halo, 16 channels at a time, apply the load transform in registers and write them into a ring in shared
+// memory; two more multiply. A warpgroup's accumulators are `columns` of 64 voxels x kN channels; the 64 rows of
 // a column are eight runs of eight neighbours along x, two per warp, and columns follow one another along y
 // and z. Inputs come from registers (ldmatrix), so one fragment serves all taps (kz, ky) that need it;
 // weights come from shared memory through descriptors. Reading either from shared memory once per product
@@ -20,7 +20,6 @@
 namespace isoline::cuda {
 namespace {
 
-constexpr int kThreads = 384;                 // warpgroup 0 fetches, 1 and 2 multiply
 constexpr int kSide = 8, kHalo = kSide + 2;   // of a box, along each axis
 constexpr int kVoxels = kHalo * kHalo * kHalo;
 constexpr int kPlane = kVoxels + 4;           // 16-byte units of eight channels; 4 modulo 8: no bank conflicts
@@ -37,10 +36,19 @@ struct Tile {
   static constexpr int kGroups = 4 * kParts;             // groups of one kx; even
   static constexpr int kSlabBytes = 9 * kN * 32;
   static constexpr int kSumsBytes = 2 * 2 * 4 * kN * 8;  // [warpgroup][in turn][warp][channel]
-  // One warpgroup and two have what three have at the start: 3 * 168.
-  static constexpr int kProducerRegisters = 104, kConsumerRegisters = 200;
-  static constexpr int kLoaders = kShared ? 96 : 128;    // threads that fetch inputs
-  static constexpr int kBatch = kShared ? 11 : 8;       // units of a thread at a time
+};
+
+// kWarpgroups fetch, two more multiply. Fewer of them have more inputs on their way each; with more, some are
+// waiting while others transform.
+template <int kN, int kWarpgroups>
+struct Producers {
+  static constexpr int kThreads = 128 * kWarpgroups, kAll = kThreads + 256;
+  // Together what all have at the start: 3 * 168 or 4 * 128.
+  static constexpr int kRegisters = kWarpgroups == 1 ? 104 : 64;
+  static constexpr int kConsumerRegisters = kWarpgroups == 1 ? 200 : 192;
+  static constexpr int kLoaders = kThreads - (Tile<kN>::kShared ? 32 : 0);  // threads that fetch inputs
+  // Units of a thread at a time.
+  static constexpr int kBatch = kWarpgroups == 1 ? (Tile<kN>::kShared ? 11 : 8) : (Tile<kN>::kShared ? 3 : 4);
 };
 
 struct Barriers {
@@ -162,13 +170,6 @@ __device__ __forceinline__ Item item_at(const ConvArgs& p, int index) {
   return item;
 }
 
-// By value: a reference would put both into memory.
-__device__ __forceinline__ Item choose(bool first, const Item& a, const Item& b) {
-  return {first ? a.sample : b.sample, first ? a.split : b.split, first ? a.n_tile : b.n_tile,
-          first ? a.box : b.box,       first ? a.z : b.z,         first ? a.y : b.y,
-          first ? a.x : b.x,           first ? a.valid : b.valid};
-}
-
 // Where a ring stands.
 struct Turn {
   int slot = 0;
@@ -179,22 +180,26 @@ struct Turn {
   }
 };
 
-template <typename T, int kN>
+template <typename T, int kN, int kWarpgroups>
 __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, Barriers& barriers) {
   using Shape = Tile<kN>;
-  constexpr int kBatch = Shape::kBatch, kStride = Shape::kLoaders / 2;
+  using Threads = Producers<kN, kWarpgroups>;
+  constexpr int kBatch = Threads::kBatch, kStride = Threads::kLoaders / 2;
   const int half = threadIdx.x & 1, first = threadIdx.x >> 1;
   const Pair<T> slope = Pair<T>::both(p.slope);
   Turn turn;
   const int rounds = Shape::kShared ? p.items : ceil_div(p.items, 2);
   for (int round = blockIdx.x; round < rounds; round += gridDim.x) {
-    const Item own = item_at(p, Shape::kShared ? round : 2 * round);
-    const Item other = Shape::kShared ? own : item_at(p, 2 * round + 1);
-    const int begin = own.split * p.chunks_per_split, end = min(begin + p.chunks_per_split, p.chunks);
+    int begin = 0, end = p.chunks;
+    if (Shape::kShared) {
+      begin = item_at(p, round).split * p.chunks_per_split;
+      end = min(begin + p.chunks_per_split, p.chunks);
+    }
     for (int chunk = begin; chunk < end; ++chunk) {
 #pragma unroll 1
       for (int which = 0; which < (Shape::kShared ? 1 : 2); ++which) {
-        const Item item = choose(which, other, own);
+        // Each time anew: held in registers, two of them would leave too few.
+        const Item item = item_at(p, Shape::kShared ? round : 2 * round + which);
         const int channel = chunk * 16 + half * 8;
         const bool wanted = item.valid && channel < p.in_c;
         const T* const in = static_cast<const T*>(p.in) +
@@ -361,13 +366,13 @@ __device__ __forceinline__ void store_results(const ConvArgs& p, const Item& ite
   }
 }
 
-template <typename T, int kN>
+template <typename T, int kN, int kWarpgroups>
 __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* stages, const char* slabs,
                                                float2* sums, Barriers& barriers) {
   using Shape = Tile<kN>;
   constexpr int kF = Shape::kFragments, kParts = Shape::kParts, kGroups = Shape::kGroups;
   // The same value in all lanes, and the compiler knows.
-  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x >> 7) - 1, 0);
+  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x >> 7) - kWarpgroups, 0);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
   // First voxel of this warp's two runs of rows, within the box.
   const int warp_z = Shape::kShared ? warpgroup * 4 + (warp >> 1) * 2 : warp * 2;
@@ -483,10 +488,12 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
 
 #endif
 
-template <typename T, int kN>
-__global__ void __launch_bounds__(kThreads, 1) conv_wgmma_kernel(const __grid_constant__ ConvArgs p) {
+template <typename T, int kN, int kWarpgroups>
+__global__ void __launch_bounds__(Producers<kN, kWarpgroups>::kAll, 1)
+    conv_wgmma_kernel(const __grid_constant__ ConvArgs p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Shape = Tile<kN>;
+  using Threads = Producers<kN, kWarpgroups>;
   extern __shared__ __align__(128) uint4 shared[];
   char* const slabs = reinterpret_cast<char*>(shared) + p.stages * kStageBytes;
   float2* const sums = reinterpret_cast<float2*>(
@@ -494,7 +501,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma_kernel(const __grid_co
   Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<char*>(sums) + Shape::kSumsBytes);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kMaxStages; ++i) {
-      barrier_init(&barriers.full[i], Shape::kLoaders);
+      barrier_init(&barriers.full[i], Threads::kLoaders);
       barrier_init(&barriers.empty[i], Shape::kShared ? 256 : 128);
     }
     for (int i = 0; i < kSlabs; ++i) {
@@ -504,29 +511,29 @@ __global__ void __launch_bounds__(kThreads, 1) conv_wgmma_kernel(const __grid_co
     asm volatile("fence.mbarrier_init.release.cluster;\n fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
-  if (threadIdx.x < 128) {
-    fewer_registers<Shape::kProducerRegisters>();
+  if (threadIdx.x < Threads::kThreads) {
+    fewer_registers<Threads::kRegisters>();
     if (Shape::kShared) {
-      if (threadIdx.x < Shape::kLoaders) {
-        fetch_inputs<T, kN>(p, shared, barriers);
-      } else if (threadIdx.x == Shape::kLoaders) {
+      if (threadIdx.x < Threads::kLoaders) {
+        fetch_inputs<T, kN, kWarpgroups>(p, shared, barriers);
+      } else if (threadIdx.x == Threads::kLoaders) {
         fetch_weights<kN>(p, slabs, barriers);
       }
     } else {
       if (threadIdx.x == 0) fetch_weights<kN>(p, slabs, barriers);
       __syncwarp();
-      fetch_inputs<T, kN>(p, shared, barriers);
+      fetch_inputs<T, kN, kWarpgroups>(p, shared, barriers);
     }
   } else {
-    more_registers<Shape::kConsumerRegisters>();
-    multiply_items<T, kN>(p, shared, slabs, sums, barriers);
+    more_registers<Threads::kConsumerRegisters>();
+    multiply_items<T, kN, kWarpgroups>(p, shared, slabs, sums, barriers);
   }
 #endif
 }
 
 }  // namespace
 
-void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
+void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits) {
   ConvArgs& a = plan.args;
   *fits = false;
   if (limits.capability != 90) return;
@@ -566,17 +573,26 @@ void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
   }
   if (a.stages < 2) return;
   plan.shared_bytes = fixed + sizeof(Barriers) + size_t(a.stages) * kStageBytes;
-  plan.threads = kThreads;
+  const int warpgroups = choice.producers ? choice.producers : 2;
+  if (warpgroups < 1 || warpgroups > 2) return;
+  plan.threads = 128 * (2 + warpgroups);
   plan.grid = dim3(unsigned(std::min(narrow ? ceil_div(a.items, 2) : a.items, limits.processors)));
   plan.blocks = a.tiles * (narrow ? 1 : 2);
   plan.layout = narrow ? WeightLayout::kWgmma32 : WeightLayout::kWgmma64;
   *fits = true;
 }
 
+template <typename T, int kN>
+ConvKernel wgmma_kernel(const ConvPlan& plan) {
+  return plan.threads == Producers<kN, 1>::kAll ? conv_wgmma_kernel<T, kN, 1> : conv_wgmma_kernel<T, kN, 2>;
+}
+
 cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream) {
-  const bool narrow = plan.layout == WeightLayout::kWgmma32, half = type == DataType::kFloat16;
-  const ConvKernel kernel = half ? (narrow ? conv_wgmma_kernel<__half, 32> : conv_wgmma_kernel<__half, 64>)
-                             : (narrow ? conv_wgmma_kernel<__nv_bfloat16, 32> : conv_wgmma_kernel<__nv_bfloat16, 64>);
+  const bool narrow = plan.layout == WeightLayout::kWgmma32;
+  const ConvKernel kernel =
+      type == DataType::kFloat16
+          ? (narrow ? wgmma_kernel<__half, 32>(plan) : wgmma_kernel<__half, 64>(plan))
+          : (narrow ? wgmma_kernel<__nv_bfloat16, 32>(plan) : wgmma_kernel<__nv_bfloat16, 64>(plan));
   return launch_conv(kernel, plan, stream);
 }
 

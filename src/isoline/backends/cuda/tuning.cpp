@@ -56,7 +56,7 @@ std::string to_string(const ConvChoice& c) {
     case ConvKernelKind::kFp32:
       return "fp32";
     case ConvKernelKind::kWgmma:
-      return "wgmma";
+      return "wgmma p" + std::to_string(c.producers);
     case ConvKernelKind::kMma:
       break;
   }
@@ -65,10 +65,13 @@ std::string to_string(const ConvChoice& c) {
 }
 
 Result<ConvChoice> parse_choice(const std::string& text) {
-  for (const ConvKernelKind kind : {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kWgmma}) {
+  for (const ConvKernelKind kind : {ConvKernelKind::kRule, ConvKernelKind::kFp32}) {
     const ConvChoice c{kind};
     if (text == to_string(c)) return c;
   }
+  ConvChoice wgmma{ConvKernelKind::kWgmma};
+  if (std::sscanf(text.c_str(), "wgmma p%4d", &wgmma.producers) == 1 && text == to_string(wgmma))
+    return wgmma;
   ConvChoice c{ConvKernelKind::kMma};
   std::sscanf(text.c_str(), "mma %4dx%4d s%4d k%6d", &c.m_warps, &c.n_warps, &c.stages, &c.splits);
   if (c.splits > 0 && text == to_string(c)) return c;

@@ -20,13 +20,13 @@ class Tuning : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
   const TuningKey key_{"Some GPU, sm_90, 132 SMs", "CUDA 13.0, 580.1", "isoline 1, kernels 1"};
-  const ConvChoice mma_{ConvKernelKind::kMma, 2, 2, 1, 3}, wgmma_{ConvKernelKind::kWgmma};
+  const ConvChoice mma_{ConvKernelKind::kMma, 2, 2, 1, 3}, wgmma_{ConvKernelKind::kWgmma, 0, 0, 0, 0, 2};
   std::string folder_;
 };
 
 TEST(TuningChoice, TextIsReadBackAndNothingElse) {
   for (const ConvChoice& c :
-       {ConvChoice{}, ConvChoice{ConvKernelKind::kFp32}, ConvChoice{ConvKernelKind::kWgmma},
+       {ConvChoice{}, ConvChoice{ConvKernelKind::kFp32}, ConvChoice{ConvKernelKind::kWgmma, 0, 0, 0, 0, 2},
         ConvChoice{ConvKernelKind::kMma, 1, 4, 2, 16}}) {
     const auto back = parse_choice(to_string(c));
     ASSERT_TRUE(back.ok()) << to_string(c);
