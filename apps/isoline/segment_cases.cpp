@@ -10,6 +10,8 @@
 #include "isoline/base/file.h"
 #include "isoline/base/progress.h"
 #include "isoline/base/resources.h"
+#include "isoline/pipeline/case_json.h"
+#include "isoline/pipeline/open_segmenter.h"
 #include "profile.h"
 
 namespace isoline::cli {
@@ -27,46 +29,10 @@ std::string beside(const std::string& output, const std::string& new_ending) {
   return stem + new_ending;
 }
 
-Json shape_json(const Shape3& s) {
-  return Json::array({s[0], s[1], s[2]});
-}
-
-// What a scan took on a device; null where it did not live on one.
-Json device_json(const std::optional<ScanReport>& r) {
-  if (!r) return nullptr;
-  return {{"batch", r->batch},
-          {"preprocessed_on_device", r->preprocessed_on_device},
-          {"streamed_in_slabs", r->streamed},
-          {"tuning", r->tuning.empty() ? Json(nullptr) : Json(r->tuning)},
-          {"tuning_s", r->tuning_s},
-          {"peak_vram_bytes", r->peak_device_bytes}};
-}
-
 Json case_json(const CaseFiles& files, const CaseResult& r) {
-  const Segmentation& s = r.segmentation;
-  const StageTimes& t = s.times;
-  Json voxels = Json::object();
-  for (size_t l = 0; l < r.label_voxels.size(); ++l)
-    if (r.label_voxels[l]) voxels[std::to_string(l)] = r.label_voxels[l];
-  return {{"id", files.id},
-          {"images", files.images},
-          {"output", files.output},
-          {"shape_zyx", shape_json(r.shape)},
-          {"spacing_zyx_mm", Json::array({r.spacing_mm[0], r.spacing_mm[1], r.spacing_mm[2]})},
-          {"network_shape_zyx", shape_json(s.network_shape)},
-          {"stages_s",
-           {{"read", t.read_s},
-            {"preprocess", t.preprocess_s},
-            {"network", t.network_s},
-            {"export", t.export_s},
-            {"write", t.write_s}}},
-          {"total_s", r.total_s},
-          {"windows", s.windows},
-          {"forwards", s.forwards},
-          {"s_per_forward", s.forwards ? Json(t.network_s / double(s.forwards)) : Json(nullptr)},
-          {"device", device_json(s.device)},
-          {"label_voxels", voxels},
-          {"warnings", r.warnings}};
+  Json json{{"id", files.id}, {"images", files.images}, {"output", files.output}};
+  json.update(to_json(r));
+  return json;
 }
 
 void print_table(const std::vector<DoneCase>& done, const std::string& device, double wall_s) {
@@ -343,43 +309,19 @@ Result<OpenedModel> open_model(const RunSettings& settings, const Output& output
   auto autotune = parse_autotune(settings.autotune);
   if (!autotune.ok()) return autotune.error().in("--autotune");
   options.autotune = *autotune;
-  if (settings.tta == "none") {
-    options.mirror_axes = std::vector<int>{};
-  } else if (settings.tta != "all") {
-    options.mirror_axes.emplace();
-    for (const std::string& axis : split_commas(settings.tta)) {
-      if (axis.size() != 1 || axis[0] < '0' || axis[0] > '2')
-        return Error{ErrorCode::kInvalidArgument, "'" + axis + "' is no axis", "--tta",
-                     "Use all, none or a list such as 0,1."};
-      options.mirror_axes->push_back(axis[0] - '0');
-    }
-  }
+  ISOLINE_ASSIGN(options.mirror_axes, parse_mirror_axes(settings.tta));
   ISOLINE_ASSIGN(LoadedModel model, load_model(settings.model_folder, {settings.folds, settings.checkpoint}));
   if (!output.quiet)
     for (const std::string& w : model.warnings) std::cerr << "isoline: warning: " << w << "\n";
 
-  // `auto` takes the first backend that supports the network; what it passes over is said.
-  std::vector<const Backend*> candidates = out.registry->all();
-  std::erase_if(candidates, [&](const Backend* b) {
-    return !b->available() || (settings.cpu_only && b->device_kind() != "cpu");
-  });
-  if (settings.backend != "auto") {
-    ISOLINE_ASSIGN(const Backend* named, out.registry->find(settings.backend));
-    candidates = {named};
-  }
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const bool last = i + 1 == candidates.size();
-    auto segmenter = last ? Segmenter::create(std::move(model), *candidates[i], options)
-                          : Segmenter::create(model, *candidates[i], options);
-    if (segmenter.ok()) {
-      out.segmenter = std::make_unique<Segmenter>(std::move(segmenter).value());
-      out.backend = candidates[i];
-      break;
-    }
-    if (last || segmenter.error().code != ErrorCode::kUnsupported) return segmenter.error();
-    std::cerr << "isoline: backend " << candidates[i]->name()
-              << " passed over: " << segmenter.error().to_string() << "\n";
-  }
+  ISOLINE_ASSIGN(OpenedSegmenter opened,
+                 open_segmenter(std::move(model), *out.registry, {settings.backend, settings.cpu_only},
+                                options, [](const Backend& backend, const Error& why) {
+                                  std::cerr << "isoline: backend " << backend.name()
+                                            << " passed over: " << why.to_string() << "\n";
+                                }));
+  out.segmenter = std::move(opened.segmenter);
+  out.backend = opened.backend;
   out.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return out;
 }
