@@ -52,6 +52,31 @@ bool is_zero_padding(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
+// The next bytes of a file, 16 or more of them unless the file ends there.
+class FileWindow {
+ public:
+  explicit FileWindow(const InputFile& file) : file_(file), space_(size_t{1} << 18) {}
+  std::span<const std::byte> bytes() const { return {space_.data() + begin_, end_ - begin_}; }
+  void drop(size_t n) { begin_ += n; }
+  Status fill() {
+    if (end_ - begin_ >= 16) return {};
+    std::memmove(space_.data(), space_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+    const size_t n = size_t(std::min<uint64_t>(space_.size() - end_, file_.byte_size() - at_));
+    ISOLINE_RETURN_IF_ERROR(file_.read_at(at_, {space_.data() + end_, n}));
+    at_ += n;
+    end_ += n;
+    return {};
+  }
+
+ private:
+  const InputFile& file_;
+  Buffer<std::byte> space_;
+  size_t begin_ = 0, end_ = 0;
+  uint64_t at_ = 0;
+};
+
 // The slow way through zlib: members one after the other, wanted bytes kept, the rest counted and dropped.
 Status gunzip_streaming(std::span<const std::byte> gz, std::span<std::byte> out) {
   std::array<std::byte, 65536> surplus_space;
@@ -129,6 +154,41 @@ size_t compress_piece(libdeflate_compressor* c, std::span<const std::byte> data,
 
 bool looks_like_gzip(std::span<const std::byte> b) {
   return b.size() >= 2 && b[0] == std::byte{0x1f} && b[1] == std::byte{0x8b};
+}
+
+Result<uint64_t> gunzip_length(const InputFile& file, uint64_t most) {
+  FileWindow in(file);
+  std::array<std::byte, 65536> dropped;
+  uint64_t length = 0;
+  bool any = false;
+  for (;;) {
+    ISOLINE_RETURN_IF_ERROR(in.fill());
+    if (!looks_like_gzip(in.bytes())) break;
+    Inflater z(15 + 16);
+    int code = Z_OK;
+    while (code == Z_OK) {
+      ISOLINE_RETURN_IF_ERROR(in.fill());
+      z->next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.bytes().data()));
+      z->avail_in = uInt(in.bytes().size());
+      z->next_out = reinterpret_cast<Bytef*>(dropped.data());
+      z->avail_out = uInt(dropped.size());
+      code = inflate(&*z, Z_NO_FLUSH);
+      in.drop(in.bytes().size() - z->avail_in);
+      length += dropped.size() - z->avail_out;
+      if (length > most)
+        return Error{ErrorCode::kResourceExhausted,
+                     "it inflates to more than the limit of " + std::to_string(most) + " bytes", "gzip", ""};
+    }
+    if (code == Z_BUF_ERROR) return corrupt("the compressed data ends too early");
+    if (code != Z_STREAM_END) return corrupt(z->msg ? z->msg : "the compressed data is damaged");
+    any = true;
+  }
+  while (!in.bytes().empty()) {
+    if (!any || !is_zero_padding(in.bytes())) return corrupt("there is garbage in it");
+    in.drop(in.bytes().size());
+    ISOLINE_RETURN_IF_ERROR(in.fill());
+  }
+  return length;
 }
 
 Result<size_t> gunzip_prefix(std::span<const std::byte> gz, std::span<std::byte> out) {

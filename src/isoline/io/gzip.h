@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "isoline/base/file.h"
 #include "isoline/base/parallel.h"
 #include "isoline/base/result.h"
 
@@ -44,6 +45,10 @@ struct DeflateResult {
 // data, level and chunking give the same bytes whatever the number of threads. Scratch: about 3 MiB a thread.
 Result<DeflateResult> deflate_parallel(std::span<const std::byte> data, int level, ThreadPool& pool,
                                        const ByteSink& sink);
+
+// How long the inflated data of a whole gzip file is, by inflating and dropping it piece by piece: kCorrupt
+// as gunzip_exact(), kResourceExhausted beyond `most` bytes (nothing further is inflated then).
+Result<uint64_t> gunzip_length(const InputFile& file, uint64_t most);
 
 uint32_t crc32_of(std::span<const std::byte> data);
 // CRC of two pieces one after the other, the second of `second_bytes`.

@@ -287,6 +287,24 @@ Result<AxisMap> place(const NiftiHeader& h, const Reading& r, ReaderKind kind, S
   return map;
 }
 
+// Header and voxels. parse_nifti_header bounds the product of dims times type, so this does not overflow.
+uint64_t promised_bytes(const NiftiHeader& h, const Reading& r) {
+  return r.offset + uint64_t(r.voxel_count()) * nifti_type_bytes(h.type);
+}
+
+// Whether a file of so many bytes can hold what its header promises.
+Status check_promise(const NiftiHeader& h, const Reading& r, uint64_t file_bytes, bool gzip) {
+  const uint64_t needed = promised_bytes(h, r);
+  if (needed <= (gzip ? file_bytes * kMaxDeflateRatio : file_bytes)) return {};
+  return Error{ErrorCode::kCorrupt,
+               "the header promises " + bytes_text(needed) + " (" + std::to_string(h.dim[1]) + "x" +
+                   std::to_string(h.dim[2]) + "x" + std::to_string(h.dim[3]) + " voxels of " +
+                   nifti_type_name(h.type) + "), but the file " +
+                   (gzip ? "of " + bytes_text(file_bytes) + " cannot hold that many"
+                         : "has only " + bytes_text(file_bytes)),
+               "voxels", "The file is truncated or its header damaged"};
+}
+
 // `gz`: the compressed bytes, or empty; `content`: the uncompressed content if not compressed.
 Result<Scan> decode(std::span<const std::byte> gz, const Content* content, ReaderKind kind,
                     const ReadLimits& limits, ThreadPool& pool) {
@@ -301,20 +319,11 @@ Result<Scan> decode(std::span<const std::byte> gz, const Content* content, Reade
   ISOLINE_ASSIGN(const NiftiHeader h, parse_nifti_header(std::span(head).first(head_bytes)));
   ISOLINE_ASSIGN(const Reading r, interpret(h, kind));
 
-  // parse_nifti_header bounds the product of dims times type, so nothing below overflows.
   const int64_t n = r.voxel_count();
   const uint64_t type_bytes = nifti_type_bytes(h.type);
   const uint64_t raw_bytes = uint64_t(n) * type_bytes;
-  const uint64_t needed = r.offset + raw_bytes;
-  const uint64_t reachable = gz.empty() ? content->byte_size() : gz.size() * kMaxDeflateRatio;
-  if (needed > reachable)
-    return Error{ErrorCode::kCorrupt,
-                 "the header promises " + bytes_text(needed) + " (" + std::to_string(h.dim[1]) + "x" +
-                     std::to_string(h.dim[2]) + "x" + std::to_string(h.dim[3]) + " voxels of " +
-                     nifti_type_name(h.type) + "), but the file " +
-                     (gz.empty() ? "has only " + bytes_text(content->byte_size())
-                                 : "of " + bytes_text(gz.size()) + " cannot hold that many"),
-                 "voxels", "The file is truncated or its header damaged"};
+  ISOLINE_RETURN_IF_ERROR(gz.empty() ? check_promise(h, r, content->byte_size(), false)
+                                     : check_promise(h, r, gz.size(), true));
 
   int64_t inter = 0;
   const bool integral = is_integral(h, r.scaling, &inter);
@@ -519,6 +528,63 @@ Result<Scan> read_nifti(const std::string& path, ReaderKind kind, const ReadLimi
     ISOLINE_RETURN_IF_ERROR(read_bytes(Content(&file), 0, gz.span(), pool));
     return decode(gz.span(), nullptr, kind, limits, pool);
   });
+}
+
+namespace {
+
+// What stands in the last four bytes of a gzip file that is one member: its data's length modulo 2^32.
+Result<uint32_t> gzip_length_field(const InputFile& file) {
+  std::array<std::byte, 4> tail{};
+  if (file.byte_size() < 18) return uint32_t{0};
+  ISOLINE_RETURN_IF_ERROR(file.read_at(file.byte_size() - tail.size(), tail));
+  uint32_t n = 0;
+  for (size_t i = 0; i < 4; ++i) n |= uint32_t(tail[i]) << (8 * i);
+  return n;
+}
+
+Result<NiftiHeader> read_header(const InputFile& file, bool& gzip) {
+  Buffer<std::byte> start(size_t(std::min<uint64_t>(file.byte_size(), 65536)));
+  ISOLINE_RETURN_IF_ERROR(file.read_at(0, start.span()));
+  gzip = looks_like_gzip(start.span());
+  if (!gzip) return parse_nifti_header(start.span().first(std::min(start.size(), kNiftiHeaderMaxBytes)));
+  std::array<std::byte, kNiftiHeaderMaxBytes> head;
+  ISOLINE_ASSIGN(const size_t n, gunzip_prefix(start.span(), head));
+  return parse_nifti_header(std::span(head).first(n));
+}
+
+Result<NiftiSummary> check_opened(const InputFile& file, ReaderKind kind, uint64_t max_content_bytes) {
+  if (file.byte_size() == 0) return Error{ErrorCode::kCorrupt, "the file is empty", "", ""};
+  bool gzip = false;
+  ISOLINE_ASSIGN(const NiftiHeader h, read_header(file, gzip));
+  ISOLINE_ASSIGN(const Reading r, interpret(h, kind));
+  ISOLINE_RETURN_IF_ERROR(check_promise(h, r, file.byte_size(), gzip));
+  const uint64_t needed = promised_bytes(h, r);
+  if (needed > max_content_bytes)
+    return Error{ErrorCode::kResourceExhausted,
+                 "its header and voxels are " + bytes_text(needed) + ", more than the limit of " +
+                     bytes_text(max_content_bytes),
+                 "", ""};
+  if (gzip) {
+    ISOLINE_ASSIGN(const uint32_t length_field, gzip_length_field(file));
+    uint64_t length = needed;
+    if (length_field != uint32_t(needed)) {
+      ISOLINE_ASSIGN(length, gunzip_length(file, max_content_bytes));
+    }
+    if (length < needed)
+      return Error{ErrorCode::kCorrupt,
+                   "the header promises " + bytes_text(needed) + ", but it inflates to " + bytes_text(length),
+                   "voxels", "The file is truncated or its header damaged"};
+  }
+  return NiftiSummary{r.dimensions, r.channels, to_zyx(r.shape_xyz), needed};
+}
+
+}  // namespace
+
+Result<NiftiSummary> check_nifti(const std::string& path, ReaderKind kind, uint64_t max_content_bytes) {
+  ISOLINE_ASSIGN(const InputFile file, InputFile::open(path));
+  Result<NiftiSummary> summary = check_opened(file, kind, max_content_bytes);
+  if (summary.ok() || summary.error().context.rfind(path, 0) == 0) return summary;
+  return summary.error().in(path);
 }
 
 Result<Scan> read_case(const std::vector<std::string>& paths, ReaderKind kind, const ReadLimits& limits,

@@ -71,6 +71,18 @@ Result<Scan> read_nifti(const std::string& path, ReaderKind kind, const ReadLimi
 // The same from memory (.nii or .nii.gz bytes); `name` stands in errors.
 Result<Scan> read_nifti_bytes(std::span<const std::byte> bytes, const std::string& name, ReaderKind kind,
                               const ReadLimits& limits, ThreadPool& pool);
+// What a file's header says it holds.
+struct NiftiSummary {
+  int dimensions = 3;  // spatial, 2 or 3
+  int64_t channels = 1;
+  Shape3 file_shape{0, 0, 0};  // [z, y, x] as in the file
+  uint64_t content_bytes = 0;  // header and voxels, uncompressed
+};
+// Whether read_nifti() could read the file, as far as can be seen without holding its voxels: its header, and
+// that the voxels it promises are there. A gzip stream is inflated (and dropped) only where its length field
+// leaves doubt, up to `max_content_bytes`; headers that promise more are refused (kResourceExhausted). Errors
+// as read_nifti(); what only the voxels show (a wrong checksum, NaN) is found by reading them.
+Result<NiftiSummary> check_nifti(const std::string& path, ReaderKind kind, uint64_t max_content_bytes);
 // All channels of a case, in the order of `paths`; shapes and spacings must be equal (kInvalidArgument),
 // different origins or directions are warnings, as in the reference. The first file's geometry counts.
 Result<Scan> read_case(const std::vector<std::string>& paths, ReaderKind kind, const ReadLimits& limits,

@@ -394,6 +394,63 @@ TEST(Nifti, DamagedGzip) {
   EXPECT_GT(refused, int(gz.size()) - 16);
 }
 
+TEST(Nifti, CheckedWithoutItsVoxels) {
+  const Folder folder;
+  Image image;
+  image.channels = 1;
+  image.shape = {5, 20, 30};
+  image.data = Buffer<int16_t>(3000);
+  for (size_t i = 0; i < 3000; ++i) std::get<Buffer<int16_t>>(image.data)[i] = int16_t(i * 7919);
+  const NiftiSource source = source_from(image.geometry, image.shape);
+  const std::string plain = folder / "a.nii", gz = folder / "a.nii.gz", other = folder / "b";
+  ASSERT_TRUE(write_image(plain, image, source, pool()).ok());
+  ASSERT_TRUE(write_image(gz, image, source, pool()).ok());
+  constexpr uint64_t kContent = 352 + 6000;
+  const auto check = [&](const std::string& path, uint64_t most = 1 << 20) {
+    return check_nifti(path, ReaderKind::kSimpleItk, most);
+  };
+  for (const std::string& path : {plain, gz}) {
+    const auto summary = check(path);
+    ASSERT_TRUE(summary.ok()) << summary.error().to_string();
+    EXPECT_EQ(summary->channels, 1);
+    EXPECT_EQ(summary->file_shape, (Shape3{5, 20, 30}));
+    EXPECT_EQ(summary->content_bytes, kContent);
+    EXPECT_TRUE(check(path, kContent).ok());
+    EXPECT_EQ(check(path, kContent - 1).error().code, ErrorCode::kResourceExhausted);
+    // Cut anywhere: never taken for whole.
+    const std::vector<std::byte> whole = bytes_of(path);
+    for (size_t n : {size_t{0}, size_t{1}, size_t{17}, size_t{400}, whole.size() / 2, whole.size() - 1}) {
+      ASSERT_TRUE(write_file_atomically(other, std::span(whole).first(n)).ok());
+      const auto cut = check(other);
+      ASSERT_FALSE(cut.ok()) << path << " " << n;
+      EXPECT_EQ(cut.error().code, ErrorCode::kCorrupt) << cut.error().to_string();
+    }
+  }
+  // Two members and zero padding are as good as one; garbage behind them is not.
+  const std::vector<std::byte> content = bytes_of(plain);
+  std::vector<std::byte> members;
+  const ByteSink append = [&](std::span<const std::byte> b) {
+    members.insert(members.end(), b.begin(), b.end());
+    return Status();
+  };
+  ASSERT_TRUE(gzip_parallel(std::span(content).first(1000), 1, pool(), append).ok());
+  ASSERT_TRUE(gzip_parallel(std::span(content).subspan(1000), 1, pool(), append).ok());
+  members.resize(members.size() + 300000);
+  ASSERT_TRUE(write_file_atomically(other, members).ok());
+  EXPECT_TRUE(check(other).ok());
+  members.back() = std::byte{1};
+  ASSERT_TRUE(write_file_atomically(other, members).ok());
+  EXPECT_EQ(check(other).error().code, ErrorCode::kCorrupt);
+  // A stream that inflates to far more than its header promises is not inflated to its end.
+  std::vector<std::byte> bomb(content);
+  bomb.resize(64 << 20);
+  members.clear();
+  ASSERT_TRUE(gzip_parallel(bomb, 6, pool(), append).ok());
+  ASSERT_TRUE(write_file_atomically(other, members).ok());
+  EXPECT_EQ(check(other).error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(check(folder / "absent").error().code, ErrorCode::kNotFound);
+}
+
 TEST(Nifti, NonFiniteVoxels) {
   auto f = with(with(bytes_of(kGoldens + "f4_le.nii"), 112, 1.0f), 116, 0.0f);
   f = with(f, 352 + 4 * (1 + 5 * (2 + 4 * 1)), std::numeric_limits<float>::infinity());
