@@ -103,8 +103,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool readable_ = false, writable_ = true, gone_ = false, closed_ = false, draining_ = false;
 };
 
+struct HttpService {
+  HttpHandler handler;
+  BodyPlanner planner;  // may be empty
+};
 std::shared_ptr<Connection> make_http_connection(Reactor& reactor, std::unique_ptr<Transport> transport,
-                                                 std::shared_ptr<const HttpHandler> handler);
+                                                 std::shared_ptr<const HttpService> service);
 std::shared_ptr<Connection> make_grpc_connection(Reactor& reactor, std::unique_ptr<Transport> transport,
                                                  std::shared_ptr<const GrpcHandler> handler);
 

@@ -9,15 +9,18 @@ namespace {
 
 constexpr size_t kReadBytes = 16384;
 constexpr size_t kBodyStep = 65536;
+constexpr size_t kPieceBytes = size_t{1} << 20;  // of a body that does not stay in memory
 
 class HttpConnection;
 
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
-  Exchange(Reactor& reactor, std::weak_ptr<HttpConnection> connection, HttpHead head, Bytes body)
+  Exchange(Reactor& reactor, std::weak_ptr<HttpConnection> connection, HttpHead head, Bytes body,
+           std::shared_ptr<BodySink> sink)
       : reactor_(reactor), connection_(std::move(connection)) {
     head_ = std::move(head);
     body_ = std::make_shared<Bytes>(std::move(body));
+    sink_ = std::move(sink);
   }
   ~Exchange() override;
   void respond(HttpResponse response) override;
@@ -34,8 +37,8 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
 class HttpConnection final : public Connection {
  public:
   HttpConnection(Reactor& reactor, std::unique_ptr<Transport> transport,
-                 std::shared_ptr<const HttpHandler> handler)
-      : Connection(reactor, std::move(transport)), handler_(std::move(handler)), since_(Clock::now()) {}
+                 std::shared_ptr<const HttpService> service)
+      : Connection(reactor, std::move(transport)), service_(std::move(service)), since_(Clock::now()) {}
 
   void progress() override {
     while (!closed_ && step()) {
@@ -60,7 +63,7 @@ class HttpConnection final : public Connection {
         }
         return;
       case Phase::kBody:
-        if (now > since_ + time_for(body_.size())) {
+        if (!taking_ && now > since_ + time_for(handed_ + body_.size())) {
           refuse(408, "the request's body did not arrive in time");
           progress();
         }
@@ -68,7 +71,7 @@ class HttpConnection final : public Connection {
       case Phase::kHandling:
         return;
       case Phase::kDiscarding:
-        if (now > since_ + reactor_.limits.transfer_timeout) close();
+        if (now > since_ + (discard_planned_ ? time_for(discarded_) : time_for(0))) close();
         return;
     }
   }
@@ -82,6 +85,7 @@ class HttpConnection final : public Connection {
     closed_ = true;
     if (const auto e = exchange_.lock()) e->gone();
     exchange_.reset();
+    plan_ = {};  // a sink hears of it by going
   }
 
   void answer(const Exchange* from, HttpResponse& response) {
@@ -92,6 +96,15 @@ class HttpConnection final : public Connection {
       start_head();
     else
       start_discarding();
+    progress();
+  }
+  void taken(std::optional<HttpResponse>& refusal) {
+    if (closed_ || !std::exchange(taking_, false)) return;
+    since_ += Clock::now() - taking_since_;  // the client did not have to send meanwhile
+    if (refusal)
+      refuse(*refusal);
+    else if (body_ended_)
+      dispatch();
     progress();
   }
   void abandoned() {  // nobody can answer any more
@@ -164,7 +177,9 @@ class HttpConnection final : public Connection {
       head_seen_ = true;
       HttpHead head;
       const std::string_view text(reinterpret_cast<const char*>(in_.data()), in_.size());
-      const HeadResult r = parse_head(text, reactor_.limits, head);
+      HttpLimits limits = reactor_.limits;
+      if (service_->planner) limits.max_body_bytes = UINT64_MAX;  // the plan says how much: begin_body()
+      const HeadResult r = parse_head(text, limits, head);
       if (r.kind == HeadResult::Kind::kRefused) {
         consume(in_.size());
         refuse(r.status, r.reason);
@@ -192,6 +207,11 @@ class HttpConnection final : public Connection {
     phase_ = Phase::kBody;
     since_ = Clock::now();
     chunks_ = ChunkDecoder();
+    handed_ = 0;
+    body_ended_ = false;
+    plan_ = service_->planner ? service_->planner(request_) : BodyPlan{};
+    if (plan_.refusal) return refuse(*plan_.refusal);
+    if (request_.content_length.value_or(0) > max_body_bytes()) return refuse_size();
     // A body's tensors follow a JSON header: with this lead they begin aligned.
     const std::string_view text = request_.header("inference-header-content-length");
     const size_t header = std::strtoull(std::string(text.substr(0, 20)).c_str(), nullptr, 10) % 16;
@@ -200,25 +220,57 @@ class HttpConnection final : public Connection {
       push_text("HTTP/1.1 100 Continue\r\n\r\n");
   }
 
+  uint64_t max_body_bytes() const { return plan_.sink ? plan_.max_bytes : reactor_.limits.max_body_bytes; }
+  void refuse_size() {
+    refuse(413, "the body is above the limit of " + std::to_string(max_body_bytes()) + " bytes");
+  }
+
+  // Gives what came to the sink; nothing is read until it is taken.
+  void hand_over() {
+    taking_ = true;
+    taking_since_ = Clock::now();
+    handed_ += body_.size();
+    auto piece = std::make_shared<const Bytes>(std::move(body_));
+    body_ = Bytes(reactor_.budget);
+    const std::shared_ptr<BodySink> sink = plan_.sink;
+    sink->take(std::move(piece),
+               [&reactor = reactor_, weak = std::weak_ptr(std::static_pointer_cast<HttpConnection>(
+                                         shared_from_this()))](std::optional<HttpResponse> refusal) {
+                 reactor.post([weak, refusal = std::move(refusal)]() mutable {
+                   if (const auto c = weak.lock()) c->taken(refusal);
+                 });
+               });
+  }
+
+  void end_body() {
+    if (!plan_.sink || !body_.size()) return dispatch();
+    body_ended_ = true;
+    hand_over();
+  }
+
   bool step_body() {
+    if (taking_) return false;
+    if (plan_.sink && body_.size() >= kPieceBytes) {
+      hand_over();
+      return true;
+    }
     if (request_.chunked) {
       if (in_.size()) {
         size_t consumed = 0;
         const std::string_view text(reinterpret_cast<const char*>(in_.data()), in_.size());
-        const auto state = chunks_.feed(text, consumed, body_, reactor_.limits.max_body_bytes);
+        const auto state = chunks_.feed(text, consumed, body_, max_body_bytes() - handed_);
         consume(consumed);
         switch (state) {
           case ChunkDecoder::State::kMore:
             return true;
           case ChunkDecoder::State::kDone:
-            dispatch();
+            end_body();
             return true;
           case ChunkDecoder::State::kMalformed:
             refuse(400, "the chunked body is malformed");
             return true;
           case ChunkDecoder::State::kTooLarge:
-            refuse(413, "the body is above the limit of " + std::to_string(reactor_.limits.max_body_bytes) +
-                            " bytes");
+            refuse_size();
             return true;
           case ChunkDecoder::State::kNoMemory:
             refuse(503, "too many bytes of requests are held already");
@@ -234,12 +286,13 @@ class HttpConnection final : public Connection {
       return true;
     }
     const uint64_t length = request_.content_length.value_or(0);
-    const uint64_t left = length - body_.size();
+    const uint64_t left = length - handed_ - body_.size();
     if (!left) {
-      dispatch();
+      end_body();
       return true;
     }
-    if (!body_.grow(size_t(std::min<uint64_t>(left, kBodyStep)), size_t(length))) {
+    const size_t most = plan_.sink ? kPieceBytes + kBodyStep : size_t(length);
+    if (!body_.grow(size_t(std::min<uint64_t>(left, kBodyStep)), most)) {
       refuse(503, "too many bytes of requests are held already");
       return true;
     }
@@ -267,10 +320,11 @@ class HttpConnection final : public Connection {
     head_only_ = head_only;
     auto exchange =
         std::make_shared<Exchange>(reactor_, std::static_pointer_cast<HttpConnection>(shared_from_this()),
-                                   std::move(request_), std::move(body_));
+                                   std::move(request_), std::move(body_), std::move(plan_.sink));
     body_ = Bytes();
+    plan_ = {};
     exchange_ = exchange;
-    (*handler_)(exchange);
+    service_->handler(exchange);
   }
 
   bool step_discard() {
@@ -278,7 +332,7 @@ class HttpConnection final : public Connection {
     // connection and the answer could be lost. A client that has seen the end closes its side.
     if (!std::exchange(shut_, true)) transport_->finish_writing();
     consume(in_.size());
-    if (discarded_ > 4 * reactor_.limits.max_body_bytes) return fail();
+    if (discarded_ > std::max(4 * reactor_.limits.max_body_bytes, discard_planned_)) return fail();
     if (!readable_) return false;
     std::byte waste[kReadBytes];
     const IoResult r = read(waste);
@@ -291,13 +345,25 @@ class HttpConnection final : public Connection {
   // An answer before the request came whole: the rest of it is read and thrown away, then the connection
   // ends.
   void refuse(int status, const std::string& reason) {
-    ++reactor_.rejected_total;
     HttpResponse response;
     response.status = status;
     response.text = "{\"error\":\"" + reason + "\"}";
+    ++reactor_.rejected_total;
+    answer_early(response);
+  }
+  // The same, by the plan or the sink of the body.
+  void refuse(HttpResponse& response) {
+    const int s = response.status;
+    if (s == 413 || s == 429 || s == 503 || s == 507) ++reactor_.rejected_total;
+    // Whoever sends a large body looks for the answer at its end only.
+    discard_planned_ = std::min(request_.content_length.value_or(UINT64_MAX), plan_.max_bytes);
+    answer_early(response);
+  }
+  void answer_early(HttpResponse& response) {
     head_only_ = false;
     write(response, false);
     body_ = Bytes();
+    plan_ = {};
     start_discarding();
   }
 
@@ -350,7 +416,7 @@ class HttpConnection final : public Connection {
   } in_;
   void consume(size_t n) { in_.at += n; }
 
-  const std::shared_ptr<const HttpHandler> handler_;
+  const std::shared_ptr<const HttpService> service_;
   Phase phase_ = Phase::kHandshake;
   Clock::time_point since_, write_since_;
   uint64_t written_ = 0, discarded_ = 0;
@@ -358,6 +424,12 @@ class HttpConnection final : public Connection {
   bool keep_alive_ = true, head_only_ = false, head_seen_ = false, shut_ = false;
   ChunkDecoder chunks_;
   Bytes body_;
+  BodyPlan plan_;
+  uint64_t handed_ = 0;           // bytes of this body that its sink has
+  bool taking_ = false;           // the sink has a piece that it has not taken yet
+  bool body_ended_ = false;       // that piece is the last
+  uint64_t discard_planned_ = 0;  // so much of a refused body is read and thrown away
+  Clock::time_point taking_since_;
   OutQueue out_;
   std::weak_ptr<Exchange> exchange_;
 };
@@ -380,8 +452,8 @@ void Exchange::respond(HttpResponse response) {
 }  // namespace
 
 std::shared_ptr<Connection> make_http_connection(Reactor& reactor, std::unique_ptr<Transport> transport,
-                                                 std::shared_ptr<const HttpHandler> handler) {
-  return std::make_shared<HttpConnection>(reactor, std::move(transport), std::move(handler));
+                                                 std::shared_ptr<const HttpService> service) {
+  return std::make_shared<HttpConnection>(reactor, std::move(transport), std::move(service));
 }
 
 }  // namespace isoline::net

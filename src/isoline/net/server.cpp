@@ -225,8 +225,8 @@ Server::Server(ServerLimits limits) : reactor_(std::make_unique<Reactor>(limits)
 Server::~Server() = default;
 
 Result<int> Server::listen_http(const std::string& address, int port, std::shared_ptr<TlsContext> tls,
-                                HttpHandler handler) {
-  auto shared = std::make_shared<const HttpHandler>(std::move(handler));
+                                HttpHandler handler, BodyPlanner planner) {
+  auto shared = std::make_shared<const HttpService>(HttpService{std::move(handler), std::move(planner)});
   Reactor& r = *reactor_;
   return r.listen(
       address, port,

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,25 @@ struct HttpResponse {
   std::vector<Segment> segments;  // and what follows it
 };
 
+// Takes a request's body piece by piece as it comes, instead of memory.
+class BodySink {
+ public:
+  virtual ~BodySink() = default;  // in any thread
+  // Called in the server's thread; must not block. The next piece is read once `taken` was called, from any
+  // thread. Called with a refusal, the request is answered with that and the rest of the body thrown away.
+  virtual void take(std::shared_ptr<const Bytes> piece,
+                    std::function<void(std::optional<HttpResponse> refusal)> taken) = 0;
+};
+
+// What is to become of a body, decided when the head is there.
+struct BodyPlan {
+  std::shared_ptr<BodySink> sink;       // null: into memory, at most ServerLimits::max_body_bytes
+  uint64_t max_bytes = 0;               // with a sink
+  std::optional<HttpResponse> refusal;  // no body is wanted: this is the answer
+};
+// Called in the server's thread; must not block.
+using BodyPlanner = std::function<BodyPlan(const HttpHead&)>;
+
 // A request that came whole, and its answer. Answering twice is a mistake that is ignored; dropping it
 // without an answer closes the connection.
 class HttpExchange {
@@ -44,6 +64,8 @@ class HttpExchange {
   const HttpHead& head() const { return head_; }
   std::span<const std::byte> body() const { return body_->span(); }
   std::shared_ptr<const void> body_owner() const { return body_; }
+  // Where the body went, if its plan said so; body() is empty then.
+  const std::shared_ptr<BodySink>& body_sink() const { return sink_; }
   // From any thread.
   virtual void respond(HttpResponse response) = 0;
   // Called in the server's thread if the client leaves before the answer. Set it in the handler, in that
@@ -53,6 +75,7 @@ class HttpExchange {
  protected:
   HttpHead head_;
   std::shared_ptr<Bytes> body_;
+  std::shared_ptr<BodySink> sink_;
   std::function<void()> gone_;
 };
 // Called in the server's thread; must not block.
@@ -96,9 +119,10 @@ class Server {
   explicit Server(ServerLimits limits);
   ~Server();
 
-  // Before run(). `port` 0 takes a free one; the port is returned. `tls` may be null.
+  // Before run(). `port` 0 takes a free one; the port is returned. `tls` may be null. Without a planner all
+  // bodies go into memory.
   Result<int> listen_http(const std::string& address, int port, std::shared_ptr<TlsContext> tls,
-                          HttpHandler handler);
+                          HttpHandler handler, BodyPlanner planner = {});
   Result<int> listen_grpc(const std::string& address, int port, std::shared_ptr<TlsContext> tls,
                           GrpcHandler handler);
 
