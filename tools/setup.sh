@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 packages="g++ cmake ninja-build ccache clang-format python3 python3-venv pkg-config
   libgtest-dev nlohmann-json3-dev libcli11-dev libdeflate-dev zlib1g-dev libpng-dev
   libjpeg62-turbo-dev libwebp-dev
-  libtomlplusplus-dev libssl-dev libboost-dev libnghttp2-dev libb64-0d openssl
+  libtomlplusplus-dev libssl-dev libboost-dev libnghttp2-dev libsqlite3-dev libb64-0d openssl
   chromium-headless-shell fonts-dejavu-core poppler-utils"
 missing=""
 for p in $packages; do

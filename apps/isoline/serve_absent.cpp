@@ -6,8 +6,9 @@ namespace isoline::cli {
 Action add_serve(CLI::App& app) {
   app.allow_extras();
   return []() -> Status {
-    return Error{ErrorCode::kUnsupported, "this build has no server", "serve",
-                 "Install libnghttp2-dev and libssl-dev and build again with -DISOLINE_SERVER=ON."};
+    return Error{
+        ErrorCode::kUnsupported, "this build has no server", "serve",
+        "Install libnghttp2-dev, libssl-dev and libsqlite3-dev and build again with -DISOLINE_SERVER=ON."};
   };
 }
 
