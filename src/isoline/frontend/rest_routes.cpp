@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "isoline/frontend/answers.h"
 #include "isoline/page/page.h"
 
 namespace isoline::frontend {
@@ -9,90 +10,12 @@ namespace {
 
 using net::HttpResponse;
 
-int http_status(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kNotFound:
-      return 404;
-    case ErrorCode::kResourceExhausted:
-      return 503;
-    case ErrorCode::kUnsupported:
-      return 501;
-    case ErrorCode::kInternal:
-    case ErrorCode::kIo:
-      return 500;
-    case ErrorCode::kCancelled:
-      return 499;
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kCorrupt:
-      break;
-  }
-  return 400;
-}
-
-HttpResponse json(std::string text) {
-  HttpResponse r;
-  r.text = std::move(text);
-  return r;
-}
-HttpResponse failure(int status, const std::string& message) {
-  HttpResponse r = json(oip::write_error(message));
-  r.status = status;
-  if (status == 503) r.headers.emplace_back("Retry-After", "1");
-  return r;
-}
-HttpResponse failure(const Error& error) {
-  return failure(http_status(error.code), error.to_string());
-}
 HttpResponse page_file(const page::PageFile& file) {
   HttpResponse r = json(std::string(file.text));
   r.content_type = file.content_type;
   r.headers = page::security_headers();
   return r;
 }
-HttpResponse nothing(int status = 200) {
-  HttpResponse r;
-  r.status = status;
-  return r;
-}
-std::string_view text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-// A browser sends this for a page of another site: that page could not read the answer, but could have models
-// unloaded by whoever looks at it. Programs send neither header.
-bool from_another_site(const net::HttpHead& head) {
-  if (const std::string_view site = head.header("sec-fetch-site"); !site.empty())
-    return site != "same-origin" && site != "none";
-  const std::string_view origin = head.header("origin");
-  if (origin.empty()) return false;
-  const size_t host = origin.find("://");
-  return host == std::string_view::npos || origin.substr(host + 3) != head.header("host");
-}
-
-// "/v2/models/m" -> {"v2", "models", "m"}, percent escapes resolved after cutting; nothing if malformed.
-std::optional<std::vector<std::string>> split_path(std::string_view path) {
-  std::vector<std::string> parts;
-  while (!path.empty()) {
-    path.remove_prefix(1);  // '/'
-    const size_t slash = std::min(path.find('/'), path.size());
-    auto part = net::percent_decode(path.substr(0, slash));
-    if (!part || parts.size() > 16) return std::nullopt;
-    parts.push_back(std::move(*part));
-    path.remove_prefix(slash);
-  }
-  while (!parts.empty() && parts.back().empty()) parts.pop_back();
-  return parts;
-}
-
-// "Image/PNG; q=1" -> "image/png".
-std::string media_type(std::string_view content_type) {
-  std::string type(content_type.substr(0, content_type.find(';')));
-  while (!type.empty() && type.back() == ' ') type.pop_back();
-  for (char& c : type)
-    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
-  return type;
-}
-
 HttpResponse picture_failure(const Error& error) {
   const ErrorCode code = error.code;
   return failure(code == ErrorCode::kResourceExhausted ? 413
@@ -156,11 +79,7 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
   if (!path) return exchange->respond(failure(400, "the path is malformed"));
   const std::vector<std::string>& p = *path;
   const auto is = [&](size_t i, std::string_view word) { return i < p.size() && p[i] == word; };
-  const auto wrong_method = [&](const char* allowed) {
-    HttpResponse r = failure(405, std::string("use ") + allowed + " here");
-    r.headers.emplace_back("Allow", allowed);
-    exchange->respond(std::move(r));
-  };
+  const auto wrong_method = [&](const char* allowed) { exchange->respond(not_allowed(allowed)); };
 
   // Health is for whoever watches the process; it says nothing else.
   if (p.size() == 3 && is(0, "v2") && is(1, "health") && (is(2, "live") || is(2, "ready"))) {
@@ -172,13 +91,7 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
     if (!get) return wrong_method("GET");
     return exchange->respond(page_file(*file));
   }
-  if (!get && from_another_site(head))
-    return exchange->respond(failure(403, "pages of other sites may not ask this server"));
-  if (!authorized(f_.options_.tokens, head.header("authorization"))) {
-    HttpResponse r = failure(401, "a valid bearer token is needed");
-    r.headers.emplace_back("WWW-Authenticate", "Bearer");
-    return exchange->respond(std::move(r));
-  }
+  if (auto refusal = refuse_stranger(f_.options_.tokens, head)) return exchange->respond(std::move(*refusal));
   if (p.size() == 1 && is(0, "metrics")) {
     if (!get) return wrong_method("GET");
     const net::ServerFigures s = f_.server_.figures();
@@ -240,6 +153,7 @@ void RestRoutes::statistics(const std::shared_ptr<net::HttpExchange>& exchange, 
 void RestRoutes::model_get(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
                            const std::string& version, const std::string& what) {
   if (what == "stats") return statistics(exchange, model, version);
+  if (what == "ready" && f_.repository_.ready(model, version)) return exchange->respond(nothing());
   const auto found = f_.repository_.find(model, version);
   if (!found.ok()) return exchange->respond(failure(found.error()));
   if (what == "ready") return exchange->respond(nothing());
