@@ -97,6 +97,18 @@ Repository::~Repository() {
   drain();
 }
 
+const ModelState* Repository::find_elsewhere(std::string_view name) const {
+  for (const ModelState& m : options_.elsewhere)
+    if (m.name == name) return &m;
+  return nullptr;
+}
+
+Status Repository::refuse_elsewhere(const std::string& name) const {
+  if (!find_elsewhere(name)) return {};
+  return Error{ErrorCode::kInvalidArgument, "model '" + name + "' takes no tensors", "",
+               options_.elsewhere_remedy};
+}
+
 Result<Repository::Versions> Repository::open(const std::string& name,
                                               const std::optional<std::string>& text) const {
   const fs::path folder = fs::path(options_.root) / name;
@@ -144,13 +156,16 @@ std::vector<Error> Repository::load_all() {
   std::vector<Error> errors;
   const auto names = model_folders(options_.root);
   if (!names.ok()) return {names.error()};
-  for (const std::string& name : *names)
+  for (const std::string& name : *names) {
+    if (find_elsewhere(name)) continue;
     if (Status s = load(name); !s.ok()) errors.push_back(s.error());
+  }
   return errors;
 }
 
 Status Repository::load(const std::string& name, const std::optional<std::string>& config) {
   ISOLINE_RETURN_IF_ERROR(check_model_name(name));
+  ISOLINE_RETURN_IF_ERROR(refuse_elsewhere(name));
   std::lock_guard one_at_a_time(changing_);
   bool was_ready = false;
   {
@@ -188,6 +203,7 @@ Status Repository::load(const std::string& name, const std::optional<std::string
 
 Status Repository::unload(const std::string& name) {
   ISOLINE_RETURN_IF_ERROR(check_model_name(name));
+  ISOLINE_RETURN_IF_ERROR(refuse_elsewhere(name));
   std::lock_guard one_at_a_time(changing_);
   Versions old;
   {
@@ -208,6 +224,7 @@ Status Repository::unload(const std::string& name) {
 
 Result<std::shared_ptr<ServedModel>> Repository::find(const std::string& name,
                                                       const std::string& version) const {
+  ISOLINE_RETURN_IF_ERROR(refuse_elsewhere(name));
   std::shared_lock lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end())
@@ -231,6 +248,8 @@ Result<std::shared_ptr<ServedModel>> Repository::find(const std::string& name,
 }
 
 bool Repository::ready(const std::string& name, const std::string& version) const {
+  if (const ModelState* m = find_elsewhere(name))
+    return m->state == "READY" && (version.empty() || version == m->version);
   return find(name, version).ok();
 }
 
@@ -241,7 +260,12 @@ std::vector<ModelState> Repository::index(bool only_ready) const {
     names.insert(folders->begin(), folders->end());
   std::shared_lock lock(mutex_);
   for (const auto& [name, entry] : entries_) names.insert(name);
+  for (const ModelState& m : options_.elsewhere) names.insert(m.name);
   for (const std::string& name : names) {
+    if (const ModelState* m = find_elsewhere(name)) {
+      if (m->state == "READY" || !only_ready) out.push_back(*m);
+      continue;
+    }
     const auto it = entries_.find(name);
     if (it == entries_.end()) {
       out.push_back({name, "", "", ""});  // in the folder, never loaded

@@ -31,14 +31,18 @@ struct ModelSource {
 using ModelFactory =
     std::function<Result<std::unique_ptr<TensorModel>>(const ModelSource&, ModelConfig& config)>;
 
+struct ModelState {
+  std::string name, version, state, reason;  // READY, UNAVAILABLE, LOADING, UNLOADING; version may be empty
+};
+
 struct RepositoryOptions {
   std::string root;
   ModelFactory open_model;
   SchedulerOptions scheduler;
-};
-
-struct ModelState {
-  std::string name, version, state, reason;  // READY, UNAVAILABLE, LOADING, UNLOADING; version may be empty
+  // Models of the folder that take no tensors: listed as they say, never opened here. Whoever asks for an
+  // inference is told `elsewhere_remedy`.
+  std::vector<ModelState> elsewhere;
+  std::string elsewhere_remedy;
 };
 
 // Threads: all calls from any; one load or unload at a time.
@@ -55,7 +59,8 @@ class Repository {
   Status load(const std::string& name, const std::optional<std::string>& config = std::nullopt);
   // Waits until what was accepted is answered, then frees the model.
   Status unload(const std::string& name);
-  // An empty version means the highest. kNotFound, or kResourceExhausted while not ready.
+  // An empty version means the highest. kNotFound, or kResourceExhausted while not ready; kInvalidArgument
+  // for models that are served elsewhere.
   Result<std::shared_ptr<ServedModel>> find(const std::string& name, const std::string& version) const;
   bool ready(const std::string& name, const std::string& version) const;
   // All that the folder holds or held; `only_ready` leaves out the rest.
@@ -71,6 +76,8 @@ class Repository {
     std::string state, reason;
   };
   Result<Versions> open(const std::string& name, const std::optional<std::string>& config) const;
+  const ModelState* find_elsewhere(std::string_view name) const;
+  Status refuse_elsewhere(const std::string& name) const;
 
   const RepositoryOptions options_;
   mutable std::shared_mutex mutex_;
