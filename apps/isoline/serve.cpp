@@ -13,9 +13,13 @@
 #include "isoline/model_loader/model_loader.h"
 #include "isoline/net/server.h"
 #include "isoline/serve/repository.h"
+#include "serve_jobs.h"
 
 namespace isoline::cli {
 namespace {
+
+// What the list of models says of an nnU-Net results folder.
+constexpr const char* kVolumePlatform = "isoline_volume";
 
 struct Options {
   std::string models, address = "127.0.0.1", tls_certificate, tls_key, token_file;
@@ -26,6 +30,7 @@ struct Options {
   size_t max_connections = 1024, max_queue = 4096;
   int64_t max_pixels = DecodeLimits{}.max_pixels;
   double max_decode_mb = 256;
+  JobOptions jobs;
   frontend::HostWatchOptions host;
 };
 
@@ -87,12 +92,19 @@ Status serve_models(const Options& o) {
   DecodeLimits decode;
   decode.max_pixels = o.max_pixels;
   decode.max_bytes = uint64_t(o.max_decode_mb * (1 << 20));
+  ISOLINE_ASSIGN(const auto volume_models, jobs::find_volume_models(o.models));
+  ISOLINE_ASSIGN(const auto jobs, open_jobs(o.jobs, volume_models, registry));
   net::Server server(limits_of(o));
-  serve::Repository repository({o.models, make_model_factory(registry, decode), {o.max_queue}});
-  frontend::Frontend frontend(front, repository, server);
+  serve::Repository repository({o.models,
+                                make_model_factory(registry, decode),
+                                {o.max_queue},
+                                volume_model_states(volume_models),
+                                "Send scans to /v1/segmentations?model=NAME."});
+  frontend::Frontend frontend(front, repository, jobs.get(), server);
   int http_port = -1, grpc_port = -1;
   if (o.http_port >= 0) {
-    ISOLINE_ASSIGN(http_port, server.listen_http(o.address, o.http_port, http_tls, frontend.http()));
+    ISOLINE_ASSIGN(http_port, server.listen_http(o.address, o.http_port, http_tls, frontend.http(),
+                                                 frontend.body_planner()));
   }
   if (o.grpc_port >= 0) {
     ISOLINE_ASSIGN(grpc_port, server.listen_grpc(o.address, o.grpc_port, grpc_tls, frontend.grpc()));
@@ -102,11 +114,16 @@ Status serve_models(const Options& o) {
     server.run();
   });
   // Health answers from here on; ready only once the models are.
-  const std::vector<Error> errors = repository.load_all();
+  std::vector<Error> errors = repository.load_all();
+  size_t volume_models_ready = 0;
+  for (const jobs::VolumeModel& m : volume_models) {
+    volume_models_ready += !m.error;
+    if (m.error) errors.push_back(m.error->in(m.name));
+  }
   for (const Error& e : errors) std::cerr << "isoline: " << e.to_string() << "\n";
   const auto served = repository.served();
   Status result;
-  if (!errors.empty() && (o.strict || served.empty())) {
+  if (!errors.empty() && (o.strict || (served.empty() && !volume_models_ready))) {
     result = errors.front();
     server.drain(std::chrono::milliseconds(0));
   } else {
@@ -118,14 +135,22 @@ Status serve_models(const Options& o) {
     for (const auto& m : served)
       ready["models"].push_back(
           {{"name", m->name()}, {"version", m->version()}, {"platform", m->info().platform}});
+    for (const jobs::VolumeModel& m : volume_models)
+      if (!m.error)
+        ready["models"].push_back(
+            {{"name", m.name}, {"version", std::to_string(m.version)}, {"platform", kVolumePlatform}});
     std::cout << ready.dump() << std::endl;  // one line, for whoever started this
     while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     frontend.set_ready(false);
     if (!o.quiet) std::cerr << "isoline: draining\n";
+    if (jobs) jobs->stop_taking();
     server.drain(std::chrono::milliseconds(int64_t(o.drain_timeout_s * 1000)));
   }
+  const auto deadline = std::chrono::steady_clock::now() +
+                        std::chrono::milliseconds(result.ok() ? int64_t(o.drain_timeout_s * 1000) : 0);
   loop.join();
   repository.drain();
+  if (jobs) jobs->stop(deadline);
   return result;
 }
 
@@ -186,6 +211,7 @@ Action add_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--rapl", o->host.rapl_root, "Folder of the powercap tree: CPU energy of /metrics")
       ->capture_default_str();
+  add_job_options(app, o->jobs);
   app.add_flag("-q,--quiet", o->quiet, "No messages but errors");
   return [o]() -> Status { return serve_models(*o); };
 }

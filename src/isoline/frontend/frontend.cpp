@@ -1,22 +1,37 @@
 #include "isoline/frontend/frontend.h"
 
+#include "isoline/frontend/answers.h"
+#include "isoline/frontend/job_routes.h"
 #include "isoline/frontend/routes.h"
 
 namespace isoline::frontend {
 
-Frontend::Frontend(FrontendOptions options, serve::Repository& repository, net::Server& server)
+Frontend::Frontend(FrontendOptions options, serve::Repository& repository, jobs::JobService* jobs,
+                   net::Server& server)
     : options_(std::move(options)),
       repository_(repository),
       server_(server),
       host_(options_.host, repository),
       rest_(std::make_unique<RestRoutes>(*this)),
       grpc_(std::make_unique<GrpcRoutes>(*this)),
+      jobs_(jobs ? std::make_unique<JobRoutes>(*jobs, pool_) : nullptr),
       pool_(options_.threads, 1024) {}
 
 Frontend::~Frontend() = default;
 
 net::HttpHandler Frontend::http() {
   return [this](std::shared_ptr<net::HttpExchange> exchange) { rest_->handle(exchange); };
+}
+
+net::BodyPlanner Frontend::body_planner() {
+  if (!jobs_) return {};
+  return [this](const net::HttpHead& head) {
+    const auto path = split_path(head.path);
+    if (!path || !JobRoutes::is_path(*path)) return net::BodyPlan{};
+    net::BodyPlan plan;
+    plan.refusal = refuse_stranger(options_.tokens, head);
+    return plan.refusal ? std::move(plan) : jobs_->plan(head, *path);
+  };
 }
 
 net::GrpcHandler Frontend::grpc() {

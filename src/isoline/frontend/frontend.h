@@ -10,6 +10,7 @@
 
 #include "isoline/frontend/host_watch.h"
 #include "isoline/frontend/task_pool.h"
+#include "isoline/jobs/service.h"
 #include "isoline/net/server.h"
 #include "isoline/oip/prometheus.h"
 #include "isoline/oip/rest.h"
@@ -26,14 +27,17 @@ struct FrontendOptions {
   HostWatchOptions host;
 };
 
-// Answers requests of the server's listeners. The repository and the net::Server must outlive it; stop
-// serving before it goes.
+// Answers requests of the server's listeners. Repository, jobs and net::Server must outlive it; stop serving
+// before it goes.
 class Frontend {
  public:
-  Frontend(FrontendOptions options, serve::Repository& repository, net::Server& server);
+  // `jobs`: null where no scans are segmented.
+  Frontend(FrontendOptions options, serve::Repository& repository, jobs::JobService* jobs,
+           net::Server& server);
   ~Frontend();
 
   net::HttpHandler http();
+  net::BodyPlanner body_planner();
   net::GrpcHandler grpc();
   // What health/ready says: after the models are loaded and until the server drains.
   void set_ready(bool ready) { ready_ = ready; }
@@ -48,7 +52,8 @@ class Frontend {
   HostWatch host_;
   std::unique_ptr<class RestRoutes> rest_;
   std::unique_ptr<class GrpcRoutes> grpc_;
-  TaskPool pool_;  // last: its tasks use the rest
+  std::unique_ptr<class JobRoutes> jobs_;  // may be null
+  TaskPool pool_;                          // last: its tasks use the rest
 };
 
 // A request on its way whose client may leave: the ticket arrives in one thread, the news of leaving in

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "isoline/frontend/answers.h"
+#include "isoline/frontend/job_routes.h"
 #include "isoline/page/page.h"
 
 namespace isoline::frontend {
@@ -102,6 +103,10 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
                                 f_.host_.figures()));
     r.content_type = "text/plain; version=0.0.4; charset=utf-8";
     return exchange->respond(std::move(r));
+  }
+  if (JobRoutes::is_path(p)) {
+    if (f_.jobs_) return f_.jobs_->handle(exchange, p);
+    return exchange->respond(failure(404, "no models for scans are served here"));
   }
   if (!is(0, "v2")) return exchange->respond(failure(404, "nothing is served at this path"));
   if (p.size() == 1) {

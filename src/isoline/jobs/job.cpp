@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "isoline/pipeline/open_segmenter.h"
+
 namespace isoline::jobs {
 namespace {
 
@@ -25,6 +27,14 @@ std::optional<JobStatus> parse_status(const std::string& text) {
   for (const auto& [s, name] : kNames)
     if (text == name) return s;
   return std::nullopt;
+}
+
+Status check_settings(const JobSettings& settings) {
+  if (!(settings.step >= 0.05 && settings.step <= 1))
+    return Error{ErrorCode::kInvalidArgument, "must be 0.05 to 1", "step", ""};
+  if (!parse_mirror_axes(settings.tta).ok())
+    return Error{ErrorCode::kInvalidArgument, "must be all, none or a list such as 0,1", "tta", ""};
+  return {};
 }
 
 int64_t now_ms() {

@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "isoline/base/result.h"
+
 namespace isoline::jobs {
 
 enum class JobStatus { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
@@ -20,6 +22,9 @@ struct JobSettings {
   std::string tta = "all";
   friend bool operator==(const JobSettings&, const JobSettings&) = default;
 };
+
+// kInvalidArgument, naming the option, for a step or axes that no scan can be segmented with.
+Status check_settings(const JobSettings& settings);
 
 struct Job {
   std::string id;  // 32 hexadecimal digits, not to be guessed

@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "isoline/io/nifti.h"
-#include "isoline/pipeline/open_segmenter.h"
 
 namespace isoline::jobs {
 namespace {
@@ -98,14 +97,6 @@ Outcome<const VolumeModel*> JobService::find_model(const std::string& name) cons
   return Refusal{Refused::kUnknown, "there is no model '" + name.substr(0, 128) + "' for scans"};
 }
 
-std::optional<Refusal> JobService::check_settings(const JobSettings& settings) const {
-  if (!(settings.step >= 0.05 && settings.step <= 1))
-    return Refusal{Refused::kWrong, "step must be 0.05 to 1"};
-  const auto axes = parse_mirror_axes(settings.tta);
-  if (!axes.ok()) return Refusal{Refused::kWrong, "tta must be all, none or a list such as 0,1"};
-  return std::nullopt;
-}
-
 std::optional<Refusal> JobService::check_scan(const std::string& path, const VolumeModel& model) const {
   const auto summary = check_nifti(path, model.spec.reader, options_.max_volume_bytes);
   if (!summary.ok()) {
@@ -143,14 +134,22 @@ void JobService::give_place() {
   --coming_;
 }
 
-Outcome<std::shared_ptr<Upload>> JobService::begin(const std::string& model, const JobSettings& settings,
-                                                   std::optional<uint64_t> bytes) {
+std::optional<Refusal> JobService::check_request(const std::string& model, const JobSettings& settings,
+                                                 std::optional<uint64_t> bytes) const {
   const auto found = find_model(model);
   if (!found.ok()) return found.refusal();
-  if (auto refusal = check_settings(settings)) return *refusal;
+  if (const Status s = check_settings(settings); !s.ok())
+    return Refusal{Refused::kWrong, s.error().to_string()};
   if (bytes.value_or(0) > options_.max_volume_bytes)
     return Refusal{Refused::kTooLarge,
                    "the scan is above the limit of " + std::to_string(options_.max_volume_bytes) + " bytes"};
+  return std::nullopt;
+}
+
+Outcome<std::shared_ptr<Upload>> JobService::begin(const std::string& model, const JobSettings& settings,
+                                                   std::optional<uint64_t> bytes) {
+  if (auto refusal = check_request(model, settings, bytes)) return *refusal;
+  const auto found = find_model(model);
   const auto free_bytes = store_->free_bytes();
   if (!free_bytes.ok()) return refuse_store(free_bytes.error());
   if (*free_bytes < bytes.value_or(0) + kSpareBytes)
@@ -187,9 +186,8 @@ Outcome<JobView> JobService::accept(Upload& upload) {
 
 Outcome<JobView> JobService::accept_file(const std::string& model, const JobSettings& settings,
                                          const std::string& file) {
+  if (auto refusal = check_request(model, settings, std::nullopt)) return *refusal;
   const auto found = find_model(model);
-  if (!found.ok()) return found.refusal();
-  if (auto refusal = check_settings(settings)) return *refusal;
   if (options_.allowed_roots.empty())
     return Refusal{Refused::kForbidden,
                    "files cannot be named here: send the scan (or start with --allow-root)"};

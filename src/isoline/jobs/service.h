@@ -20,6 +20,7 @@ struct ServiceOptions {
   size_t max_waiting = 100;                       // jobs in the queue, scans on their way included
   uint64_t max_volume_bytes = uint64_t{2} << 30;  // of a scan as it is sent, and again inflated
   std::vector<std::string> allowed_roots;         // folders whose files may be named instead of sent
+  JobSettings defaults;                           // of requests that do not say
   std::function<void(const Error&)> warn;  // told, from the worker's thread, when the store cannot be written
 };
 
@@ -89,6 +90,9 @@ class JobService {
   const std::vector<VolumeModel>& models() const { return models_; }
   const ServiceOptions& options() const { return options_; }
 
+  // Why such a scan would be refused, as far as that is known without looking at the disk or the queue.
+  std::optional<Refusal> check_request(const std::string& model, const JobSettings& settings,
+                                       std::optional<uint64_t> bytes) const;
   // A place for a scan of so many bytes, if that is known. Waits for the disk, briefly.
   Outcome<std::shared_ptr<Upload>> begin(const std::string& model, const JobSettings& settings,
                                          std::optional<uint64_t> bytes);
@@ -117,7 +121,6 @@ class JobService {
   JobService(ServiceOptions options, std::vector<VolumeModel> models, std::unique_ptr<JobRunner> runner,
              std::unique_ptr<JobStore> store);
   Outcome<const VolumeModel*> find_model(const std::string& name) const;
-  std::optional<Refusal> check_settings(const JobSettings& settings) const;
   std::optional<Refusal> check_scan(const std::string& path, const VolumeModel& model) const;
   std::optional<Refusal> take_place();
   void give_place();

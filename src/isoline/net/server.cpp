@@ -217,8 +217,12 @@ void Reactor::run() {
     for (const auto& connection : finished) connections_.erase(connection.get());
     finished.clear();
     open = connections_.size();
-    if (draining_ && (connections_.empty() || now >= drain_until_)) return;
+    if (draining_ && (connections_.empty() || now >= drain_until_)) break;
   }
+  // Whoever waits for what they sent or asked hears here, in this thread, that they are gone.
+  for (const auto& [key, connection] : connections_)
+    if (!connection->closed()) connection->close();
+  connections_.clear();
 }
 
 Server::Server(ServerLimits limits) : reactor_(std::make_unique<Reactor>(limits)) {}
