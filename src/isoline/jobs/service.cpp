@@ -17,11 +17,16 @@ constexpr auto kCleanEvery = std::chrono::minutes(1);
 // Left free on the disk: the results of what was accepted have to be written too.
 constexpr uint64_t kSpareBytes = uint64_t{64} << 20;
 
+// The server's folder cannot be used.
+Refusal refuse_folder(const Error& e) {
+  if (e.code == ErrorCode::kResourceExhausted) return {Refused::kDiskFull, "the server's disk is full"};
+  return {Refused::kUnavailable, "the server cannot keep jobs now: " + e.message};
+}
+
 // An error of the store. Where its folder lies is nobody's business but the server's.
 Refusal refuse_store(const Error& e) {
   if (e.code == ErrorCode::kNotFound) return {Refused::kUnknown, "there is no such job"};
-  if (e.code == ErrorCode::kResourceExhausted) return {Refused::kDiskFull, "the server's disk is full"};
-  return {Refused::kUnavailable, "the server cannot keep jobs now: " + e.message};
+  return refuse_folder(e);
 }
 
 // `text` with the store's name of a scan taken out.
@@ -56,7 +61,7 @@ std::optional<Refusal> Upload::write(std::span<const std::byte> bytes) {
   if (file_->bytes_written() + bytes.size() > most)
     refusal = {Refused::kTooLarge, "the scan is above the limit of " + std::to_string(most) + " bytes"};
   else if (Status s = file_->write(bytes); !s.ok())
-    refusal = refuse_store(s.error());
+    refusal = refuse_folder(s.error());
   if (refusal) file_.reset();  // its bytes go at once
   return refusal;
 }
@@ -151,7 +156,7 @@ Outcome<std::shared_ptr<Upload>> JobService::begin(const std::string& model, con
   if (auto refusal = check_request(model, settings, bytes)) return *refusal;
   const auto found = find_model(model);
   const auto free_bytes = store_->free_bytes();
-  if (!free_bytes.ok()) return refuse_store(free_bytes.error());
+  if (!free_bytes.ok()) return refuse_folder(free_bytes.error());
   if (*free_bytes < bytes.value_or(0) + kSpareBytes)
     return Refusal{Refused::kDiskFull, "the server's disk is full"};
   if (auto refusal = take_place()) return *refusal;
@@ -162,7 +167,7 @@ Outcome<std::shared_ptr<Upload>> JobService::begin(const std::string& model, con
   auto file = AtomicFile::create(store_->scan_path(job.id));
   if (!file.ok()) {
     give_place();
-    return refuse_store(file.error());
+    return refuse_folder(file.error());
   }
   return std::shared_ptr<Upload>(new Upload(*this, std::move(job), **found, std::move(*file)));
 }
@@ -172,7 +177,7 @@ Outcome<JobView> JobService::accept(Upload& upload) {
   const std::string path = store_->scan_path(upload.job_.id);
   const Status committed = upload.file_->commit();
   upload.file_.reset();
-  if (!committed.ok()) return refuse_store(committed.error());
+  if (!committed.ok()) return refuse_folder(committed.error());
   auto refusal = check_scan(path, upload.model_);
   if (!refusal) {
     auto queued = queue(upload.job_);
