@@ -368,6 +368,21 @@ class Bundled(unittest.TestCase):
         finally:
             self.assertEqual(server.stop(), 0)
 
+    def test_scan(self):
+        made = subprocess.run([ISOLINE, "phantom", "--seed", "7", "--shape", "20,40,40", "--spacing", "6,5,5", "-o", self.root / "phantom", "--json"],
+                              check=True, capture_output=True, text=True)
+        server = self.start("kidney_phantom", "--state", str(self.root / "state"), "--step", "1", "--tta", "none")
+        try:
+            with Browser() as browser:
+                browser.open(server.url)
+                browser.wait("document.getElementById('scan-model').value === 'kidney_phantom'")
+                browser.choose_files("#scan-file", json.loads(made.stdout)["cases"][0]["image"])
+                browser.wait("document.querySelector('#scan-jobs li[data-status=succeeded]') !== null")
+                browser.wait("document.querySelector('#scan-jobs li').dataset.overlay > 0")
+                self.assertEqual(errors(browser), [])
+        finally:
+            self.assertEqual(server.stop(), 0)
+
     def test_dropped_photo(self):
         server = self.start("photo_copies")
         try:

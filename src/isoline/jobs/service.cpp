@@ -303,7 +303,7 @@ void JobService::stop(Clock::time_point deadline) {
   {
     std::unique_lock lock(mutex_);
     changed_.wait_until(lock, deadline, [&] { return running_id_.empty(); });
-    if (!running_id_.empty()) put_back_ = cancel_ = true;
+    if (!running_id_.empty()) cancel_ = true;
   }
   if (worker_.joinable()) worker_.join();
 }
@@ -329,7 +329,7 @@ void JobService::work() {
     }
     running_id_ = (*next)->id;
     progress_ = 0;
-    cancel_ = put_back_ = false;
+    cancel_ = false;
     lock.unlock();
     run(**next);
     lock.lock();

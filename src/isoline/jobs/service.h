@@ -137,11 +137,10 @@ class JobService {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  size_t coming_ = 0;       // places taken by scans on their way
-  bool taking_ = true;      // false: the server stops
-  std::string running_id_;  // empty: none
-  std::atomic<bool> cancel_{false};
-  bool put_back_ = false;  // what cancel_ is for, if nobody asked for a cancellation
+  size_t coming_ = 0;                // places taken by scans on their way
+  bool taking_ = true;               // false: the server stops
+  std::string running_id_;           // empty: none
+  std::atomic<bool> cancel_{false};  // of the running job: its own wish, or the server stops
   std::atomic<double> progress_{0};
   std::thread worker_;
 };
