@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,12 +47,21 @@ class PlainTransport final : public Transport {
 
 class TlsTransport final : public Transport {
  public:
-  TlsTransport(int fd, std::shared_ptr<TlsContext> context)
+  // `host`: of the server this side connects to; null: this side accepts.
+  TlsTransport(int fd, std::shared_ptr<TlsContext> context, const std::string* host)
       : fd_(fd), context_(std::move(context)), ssl_(SSL_new(context_->get())) {
     if (!ssl_ || !SSL_set_fd(ssl_, fd)) return;
     SSL_set_mode(
         ssl_, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-    SSL_set_accept_state(ssl_);
+    if (!host) {
+      SSL_set_accept_state(ssl_);
+      return;
+    }
+    SSL_set_connect_state(ssl_);
+    if (!X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl_), host->c_str())) {  // not an address: a name
+      SSL_set1_host(ssl_, host->c_str());
+      SSL_set_tlsext_host_name(ssl_, host->c_str());
+    }
   }
   ~TlsTransport() override {
     if (ssl_) {
@@ -157,12 +167,37 @@ Result<std::shared_ptr<TlsContext>> TlsContext::load(const std::string& certific
   return context;
 }
 
+Result<std::shared_ptr<TlsContext>> TlsContext::client(const std::string& ca_file, bool any_certificate,
+                                                       bool h2) {
+  SSL_CTX* raw = SSL_CTX_new(TLS_client_method());
+  if (!raw) return Error{ErrorCode::kInternal, "TLS cannot be set up: " + last_error(), "", ""};
+  std::shared_ptr<TlsContext> context(new TlsContext(raw));
+  SSL_CTX_set_min_proto_version(raw, TLS1_2_VERSION);
+  SSL_CTX_set_options(raw, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+  SSL_CTX_set_verify(raw, any_certificate ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, nullptr);
+  if (ca_file.empty())
+    SSL_CTX_set_default_verify_paths(raw);
+  else if (SSL_CTX_load_verify_locations(raw, ca_file.c_str(), nullptr) != 1)
+    return Error{ErrorCode::kInvalidArgument, "holds no readable PEM certificate: " + last_error(), ca_file,
+                 ""};
+  static const unsigned char kH2[] = {2, 'h', '2'};
+  static const unsigned char kHttp1[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
+  SSL_CTX_set_alpn_protos(raw, h2 ? kH2 : kHttp1, h2 ? sizeof kH2 : sizeof kHttp1);
+  return context;
+}
+
 TlsContext::~TlsContext() {
   SSL_CTX_free(context_);
 }
 
 std::unique_ptr<Transport> make_transport(int fd, const std::shared_ptr<TlsContext>& tls) {
-  if (tls) return std::make_unique<TlsTransport>(fd, tls);
+  if (tls) return std::make_unique<TlsTransport>(fd, tls, nullptr);
+  return std::make_unique<PlainTransport>(fd);
+}
+
+std::unique_ptr<Transport> make_client_transport(int fd, const std::shared_ptr<TlsContext>& tls,
+                                                 const std::string& host) {
+  if (tls) return std::make_unique<TlsTransport>(fd, tls, &host);
   return std::make_unique<PlainTransport>(fd);
 }
 
