@@ -1,7 +1,7 @@
-// Structs to JSON and back from one list of their fields. Private to this room.
+// Structs to JSON and back from one list of their fields. For this room and those above it, in .cpp files.
 //
-// For a struct S, namespace isoline::lab holds  template <class V> void fields(V& v, S& s) { v("name",
-// s.name), ...; }
+// For a struct S, its own namespace (or isoline::lab) holds
+//   template <class V> void fields(V& v, S& s) { v("name", s.name), ...; }
 #pragma once
 
 #include <cmath>
