@@ -38,6 +38,8 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   const ModelConfig& config() const { return config_; }
   const TensorModelInfo& info() const { return info_; }
 
+  // What instances are made from; until drain().
+  const TensorModel& model() const { return *model_; }
   // Null where the model takes tensors only.
   const std::shared_ptr<const SampleDecoder>& decoder() const { return decoder_; }
 
