@@ -45,6 +45,7 @@ Action add_meter(CLI::App& app);
 Action add_compare(CLI::App& app);
 Action add_report(CLI::App& app);
 Action add_serve(CLI::App& app);
+Action add_bench(CLI::App& app);
 Action add_debug(CLI::App& app);
 
 // nnU-Net's options start with one dash and a word (-step_size); CLI11 wants two. Only `predict` uses this.

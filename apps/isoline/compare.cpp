@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "bench_output.h"
 #include "cli.h"
+#include "isoline/bench/result.h"
 #include "isoline/lab/compare.h"
 #include "isoline/report/format.h"
 #include "price_options.h"
@@ -14,6 +16,7 @@ struct Options {
   std::vector<std::string> runs;
   std::string baseline;
   lab::Prices prices;
+  std::optional<double> max_p99_ms;  // bench results only
 };
 
 Json to_json(const Reading& r) {
@@ -196,6 +199,14 @@ class Printer {
 };
 
 Status compare_runs(const Options& o) {
+  if (std::any_of(o.runs.begin(), o.runs.end(), bench::is_bench_file)) {
+    if (!o.baseline.empty() || o.prices.per_kwh || o.prices.co2_g_per_kwh)
+      return Error{ErrorCode::kInvalidArgument, "is not for bench results",
+                   "--baseline, --price-per-kwh, --co2-g-per-kwh", ""};
+    return compare_bench({o.runs, o.prices.per_hour, o.max_p99_ms, o.output.json, o.output.quiet});
+  }
+  if (o.max_p99_ms)
+    return Error{ErrorCode::kInvalidArgument, "is for results of 'isoline bench'", "--max-p99-ms", ""};
   std::vector<lab::RunSummary> runs;
   for (const std::string& path : o.runs) {
     ISOLINE_ASSIGN(lab::RunSummary run, lab::read_summary(path));
@@ -214,11 +225,16 @@ Status compare_runs(const Options& o) {
 
 Action add_compare(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("runs", o->runs, "Run folders, summary.json files or published tables (docs/reference)")
+  app.add_option(
+         "runs", o->runs,
+         "Run folders, summary.json files, published tables (docs/reference), or results of isoline bench")
       ->required()
       ->type_name("RUN");
   app.add_option("--baseline", o->baseline,
                  "RUN[:SETTING] everything is compared with (default: the first run's)");
+  app.add_option("--max-p99-ms", o->max_p99_ms,
+                 "Bench results: recommend only loads whose p99 is at most this")
+      ->check(CLI::PositiveNumber);
   add_price_options(app, o->prices);
   add_output_options(app, o->output);
   return [o]() -> Status { return compare_runs(*o); };

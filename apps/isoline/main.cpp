@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
       {"compare", "Runs of one experiment side by side, beside published tables", add_compare},
       {"report", "Write one HTML page and its Markdown twin about one or more runs", add_report},
       {"serve", "Serve models over the Open Inference Protocol (REST and gRPC)", add_serve},
+      {"bench", "Put a served model or a model of this process under load, and measure", add_bench},
       {"debug", "Single stages, for parity tests and measurements", add_debug},
   };
   std::vector<std::pair<CLI::App*, Action>> actions;
