@@ -111,7 +111,8 @@ Result<load::PayloadOptions> payload_options(const Options& o) {
 }
 
 std::string payload_name(const Options& o) {
-  if (!o.pictures.empty()) return std::to_string(o.pictures.size()) + " picture files";
+  if (!o.pictures.empty())
+    return std::to_string(o.pictures.size()) + (o.pictures.size() == 1 ? " picture file" : " picture files");
   if (o.data == "random") return "random, seed " + std::to_string(o.seed);
   return o.data == "zero" ? "zeros" : fs::path(o.data).filename().string();
 }

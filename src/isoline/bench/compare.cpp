@@ -20,8 +20,8 @@ std::string why_not_comparable(const BenchResult& a, const BenchResult& b) {
   if (!same_tensors(a.inputs, b.inputs)) return "the inputs differ in names, types or shapes";
   if (!same_tensors(a.outputs, b.outputs)) return "the outputs differ in names, types or shapes";
   if (a.request_bytes != b.request_bytes)
-    return "requests carry other amounts of data: " + report::bytes(double(a.request_bytes)) + " and " +
-           report::bytes(double(b.request_bytes)) + " a sample";
+    return "requests carry other amounts of data: " + std::to_string(a.request_bytes) + " and " +
+           std::to_string(b.request_bytes) + " bytes a sample";
   if (a.boundary != b.boundary) return "the clocks' boundaries differ: " + a.boundary + "; " + b.boundary;
   return "";
 }

@@ -191,7 +191,11 @@ report::Terms setup(const BenchResult& r) {
                    (r.platform.empty() ? "" : ", " + r.platform));
   add("Inputs", shapes(r.inputs));
   add("Outputs", shapes(r.outputs));
-  add("Requests", r.payload + ", " + report::bytes(double(r.request_bytes)) + " a sample");
+  const bool small = r.request_bytes < (64 << 10);
+  add("Requests",
+      r.payload + ", " +
+          (small ? std::to_string(r.request_bytes) + " bytes" : report::bytes(double(r.request_bytes))) +
+          " a sample");
   add("Server", r.server_name + " " + r.server_version);
   add("Protocol", r.protocol + (r.tls ? " under TLS" : ""));
   add("The clock", r.boundary);
