@@ -188,6 +188,7 @@ struct Metering {
 Metering open_meter(const Options& o, bool this_machine, const std::map<std::string, std::string>& machine) {
   Metering out;
   const auto cpu = machine.find("cpu");
+  std::string gpus;
   out.device = this_machine ? (cpu == machine.end() ? "CPU" : cpu->second) : "another machine";
   if (o.no_meter)
     out.why_not = "--no-meter";
@@ -202,11 +203,12 @@ Metering open_meter(const Options& o, bool this_machine, const std::map<std::str
   }
   if (out.meter)
     for (const measure::SourceInfo& s : out.meter->sources()) {
-      if (s.available && s.kind == measure::kKindGpu) out.device = s.name;
+      if (s.available && s.kind == measure::kKindGpu) gpus += (gpus.empty() ? "" : ", ") + s.name;
       const std::string one =
           s.available ? s.name + ": " + s.counter : s.name + " not available: " + s.reason;
       out.source += (out.source.empty() ? "" : "; ") + one;
     }
+  if (!gpus.empty()) out.device = gpus;
   if (out.source.empty()) out.source = "not available: " + out.why_not;
   return out;
 }

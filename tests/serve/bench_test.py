@@ -11,13 +11,15 @@ from server import identity, serving, write_model
 
 ISOLINE = sys.argv.pop(1)
 SOURCE = pathlib.Path(sys.argv.pop(1))
+FAKE_NVML = sys.argv.pop(1)
 QUICK = ("--warmup", "0.1", "--window", "0.2", "--max-windows", "3")
 # Stability is a matter of the machine; nothing here rests on it.
 
 
-def bench(*arguments, code=0):
+def bench(*arguments, code=0, env=None):
     """The result as JSON, or what was said where it had to fail."""
-    done = subprocess.run([ISOLINE, "bench", *map(str, arguments), *QUICK, "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([ISOLINE, "bench", *map(str, arguments), *QUICK, "--json"], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **(env or {})})
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return json.loads(done.stdout) if code == 0 else done.stderr
 
@@ -171,6 +173,26 @@ class InProcess(unittest.TestCase):
             self.assertIsNone(point["parts_ms"]["queue"]["value"])
             self.assertIn("statistics", point["parts_ms"]["queue"]["reason"])
             bench(os.path.join(root, "none"), code=3)
+
+
+    # Two GPUs of 200 W, as a driver would report them: energy per inference = power / throughput.
+    def test_energy_and_price(self):
+        with tempfile.TemporaryDirectory() as root:
+            write_model(root, "m", identity(dims="16", delay_ms=5))
+            os.symlink(FAKE_NVML, os.path.join(root, "libnvidia-ml.so.1"))
+            model = os.path.join(root, "m")
+            r = bench(model, "--price-per-hour", "3.6", env={"LD_LIBRARY_PATH": root})
+            p = r["points"][0]
+            rate = p["inferences_per_s"]["value"]
+            self.assertIn("Fake H100", r["device"])
+            self.assertAlmostEqual(p["gpu_power_w"]["value"], 400, delta=40)
+            self.assertAlmostEqual(p["j_per_1000"]["value"], 1000 * p["gpu_power_w"]["value"] / rate, delta=1e-6 * p["j_per_1000"]["value"])
+            self.assertAlmostEqual(p["price_per_1000"]["value"], 1 / rate)
+            self.assertGreater(p["peak_vram_bytes"]["value"], 0)
+            p = bench(model, "--no-meter", env={"LD_LIBRARY_PATH": root})["points"][0]
+            self.assertIsNone(p["j_per_1000"]["value"])
+            self.assertIn("--no-meter", p["j_per_1000"]["reason"])
+            self.assertIsNone(p["price_per_1000"]["value"])
 
 
 class Access(unittest.TestCase):
