@@ -175,7 +175,7 @@ class InProcess(unittest.TestCase):
             bench(os.path.join(root, "none"), code=3)
 
 
-    # Two GPUs of 200 W, as a driver would report them: energy per inference = power / throughput.
+    # Two GPUs of 200 W on average, as a driver would report them: energy per inference = power / throughput.
     def test_energy_and_price(self):
         with tempfile.TemporaryDirectory() as root:
             write_model(root, "m", identity(dims="16", delay_ms=5))
@@ -185,7 +185,7 @@ class InProcess(unittest.TestCase):
             p = r["points"][0]
             rate = p["inferences_per_s"]["value"]
             self.assertIn("Fake H100", r["device"])
-            self.assertAlmostEqual(p["gpu_power_w"]["value"], 400, delta=40)
+            self.assertAlmostEqual(p["gpu_power_w"]["value"], 400, delta=150)  # a square wave; windows hold no whole number of it
             self.assertAlmostEqual(p["j_per_1000"]["value"], 1000 * p["gpu_power_w"]["value"] / rate, delta=1e-6 * p["j_per_1000"]["value"])
             self.assertAlmostEqual(p["price_per_1000"]["value"], 1 / rate)
             self.assertGreater(p["peak_vram_bytes"]["value"], 0)
