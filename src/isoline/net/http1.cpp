@@ -137,6 +137,10 @@ HeadResult parse_head(std::string_view bytes, const HttpLimits& limits, HttpHead
   }
   if (head.chunked && head.content_length)
     return refused(400, "both Content-Length and Transfer-Encoding are given");
+  // A proxy that speaks 1.0 passes chunks through without knowing where they end.
+  const bool is_1_0 = line->ends_with("1.0");
+  if (head.chunked && is_1_0) return refused(400, "HTTP/1.0 has no Transfer-Encoding");
+  if (!host && !is_1_0) return refused(400, "Host is missing");
   HeadResult result;
   result.consumed = end + 4;
   if (head.content_length && *head.content_length > limits.max_body_bytes) {
