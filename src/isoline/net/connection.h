@@ -47,6 +47,9 @@ class Reactor {
   void run();
   void post(std::function<void()> work);
   void drain(std::chrono::milliseconds timeout);
+  // In the loop's thread: does what was posted, and what that posts, for some rounds. False: more waits, and
+  // sockets have their turn first.
+  bool run_posted();
 
   const ServerLimits limits;
   const std::shared_ptr<MemoryBudget> budget;
@@ -57,7 +60,6 @@ class Reactor {
  private:
   struct Listener;
   void accept(Listener& listener);
-  void run_posted();
   void tick();
 
   int epoll_ = -1, wake_ = -1;
@@ -71,6 +73,9 @@ class Reactor {
   Clock::time_point drain_until_;
   int spare_fd_ = -1;  // given up for a moment to refuse a connection when descriptors ran out
 };
+
+// What one connection may read before the others have their turn.
+inline constexpr size_t kTurnBytes = size_t{256} << 10;
 
 // One socket. All calls in the loop's thread.
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -98,9 +103,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
     return reactor_.limits.transfer_timeout +
            std::chrono::milliseconds(bytes * 1000 / std::max<uint64_t>(1, reactor_.limits.min_bytes_per_s));
   }
+  // Goes on with progress() once others had their turn.
+  void progress_later() {
+    if (std::exchange(later_, true)) return;
+    reactor_.post([weak = weak_from_this()] {
+      const auto c = weak.lock();
+      if (!c) return;
+      c->later_ = false;
+      if (!c->closed_) c->progress();
+    });
+  }
   Reactor& reactor_;
   std::unique_ptr<Transport> transport_;
   bool readable_ = false, writable_ = true, gone_ = false, closed_ = false, draining_ = false;
+
+ private:
+  bool later_ = false;  // progress_later() is under way
 };
 
 struct HttpService {

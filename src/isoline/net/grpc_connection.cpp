@@ -98,10 +98,12 @@ class GrpcConnection final : public Connection {
       shaken_ = true;
     }
     // Frames in, frames out; again while more can be read and what it causes can be written.
-    for (;;) {
+    for (size_t turn_bytes = 0;;) {
       if (!write()) return close();
       if (!readable_ || out_.byte_size() > kOutHighWater) break;
+      if (turn_bytes >= kTurnBytes) return progress_later();
       const IoResult r = transport_->read(buffer_);
+      turn_bytes += r.bytes;
       if (r.kind == IoResult::Kind::kBlocked || r.drained) readable_ = gone_;
       if (r.kind == IoResult::Kind::kBlocked) break;
       if (r.kind != IoResult::Kind::kOk) return close();

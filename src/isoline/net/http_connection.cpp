@@ -41,8 +41,9 @@ class HttpConnection final : public Connection {
       : Connection(reactor, std::move(transport)), service_(std::move(service)), since_(Clock::now()) {}
 
   void progress() override {
-    while (!closed_ && step()) {
-    }
+    turn_bytes_ = 0;
+    while (!closed_ && step())
+      if (turn_bytes_ >= kTurnBytes) return progress_later();
   }
 
   void tick(Clock::time_point now) override {
@@ -168,6 +169,7 @@ class HttpConnection final : public Connection {
   IoResult read(std::span<std::byte> to) {
     const IoResult r = transport_->read(to);
     if (r.kind == IoResult::Kind::kBlocked || r.drained) readable_ = gone_;
+    turn_bytes_ += r.bytes;
     return r;
   }
 
@@ -419,7 +421,7 @@ class HttpConnection final : public Connection {
   const std::shared_ptr<const HttpService> service_;
   Phase phase_ = Phase::kHandshake;
   Clock::time_point since_, write_since_;
-  uint64_t written_ = 0, discarded_ = 0;
+  uint64_t written_ = 0, discarded_ = 0, turn_bytes_ = 0;
   HttpHead request_;
   bool keep_alive_ = true, head_only_ = false, head_seen_ = false, shut_ = false;
   ChunkDecoder chunks_;

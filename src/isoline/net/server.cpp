@@ -18,6 +18,7 @@ namespace isoline::net {
 namespace {
 
 constexpr int kTickMs = 100;
+constexpr int kPostedRounds = 16;
 
 std::string errno_text() {
   return std::strerror(errno);
@@ -141,19 +142,20 @@ void Reactor::post(std::function<void()> work) {
   if (wake) static_cast<void>(!::write(wake_, &one, sizeof one));
 }
 
-void Reactor::run_posted() {
-  for (;;) {
+bool Reactor::run_posted() {
+  for (int round = 0; round < kPostedRounds; ++round) {
     std::vector<std::function<void()>> work;
     {
       std::lock_guard lock(mutex_);
       work.swap(posted_);
       if (work.empty()) {
         woken_ = false;
-        return;
+        return true;
       }
     }
     for (auto& w : work) w();
   }
+  return false;
 }
 
 void Reactor::tick() {
@@ -178,8 +180,9 @@ void Reactor::run() {
   auto next_tick = Clock::now();
   loop_thread_ = std::this_thread::get_id();
   std::vector<std::shared_ptr<Connection>> finished;
+  bool more = false;  // posted work waits
   for (;;) {
-    const int timeout = connections_.empty() && !draining_ ? 1000 : kTickMs;
+    const int timeout = more ? 0 : connections_.empty() && !draining_ ? 1000 : kTickMs;
     const int n = ::epoll_wait(epoll_, events.data(), int(events.size()), timeout);
     if (n < 0 && errno != EINTR) throw std::runtime_error("epoll_wait: " + errno_text());
     for (int i = 0; i < n; ++i) {
@@ -205,11 +208,11 @@ void Reactor::run() {
       connection->event(e & EPOLLIN, e & EPOLLOUT, e & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
       if (connection->closed()) finished.push_back(connection);
     }
-    run_posted();
+    more = !run_posted();
     const auto now = Clock::now();
     if (now >= next_tick) {
       tick();
-      run_posted();
+      more = !run_posted();
       next_tick = now + std::chrono::milliseconds(kTickMs);
       for (const auto& [key, connection] : connections_)  // closed by a posted answer or by the clock
         if (connection->closed()) finished.push_back(connection);
