@@ -13,7 +13,7 @@
 
 namespace isoline::net {
 
-// Bytes of requests held at the same time, over all connections.
+// Bytes of requests and answers held at the same time, over all connections.
 class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t limit) : limit_(limit) {}
@@ -22,6 +22,8 @@ class MemoryBudget {
     used_.fetch_sub(n);
     return false;
   }
+  // Counts what is there already, an answer, even above the limit: requests are refused meanwhile.
+  void hold(uint64_t n) { used_.fetch_add(n); }
   void give(uint64_t n) { used_.fetch_sub(n); }
   uint64_t used() const { return used_.load(); }
 

@@ -16,6 +16,11 @@ constexpr uint32_t kMaxFrameBytes = 256 << 10;
 constexpr int32_t kStreamWindow = 4 << 20, kConnectionWindow = 16 << 20;
 // A call's answers that wait for the client; a stream whose client reads nothing is ended beyond this.
 constexpr size_t kMaxAnswersWaiting = 1024;
+// Frames that carry nothing (pings, settings, resets, windows, empty data), in a second: so many, and more
+// for those whose calls and bytes ask for them.
+constexpr uint64_t kMaxIdleFrames = 1000, kIdleFramesPerCall = 50, kIdleFramesPerData = 4,
+                   kBytesPerIdleFrame = 256;
+constexpr int kMaxContinuations = 8;
 
 class GrpcConnection;
 
@@ -41,10 +46,21 @@ class Call final : public GrpcCall, public std::enable_shared_from_this<Call> {
   std::atomic<bool> finished_{false};
 };
 
+// Bytes of one direction since they began to move.
+struct Flow {
+  Clock::time_point since = Clock::now();
+  uint64_t bytes = 0;
+};
+
 // One stream of the connection, this side's view.
 struct Stream {
-  Stream(std::shared_ptr<MemoryBudget> budget, uint64_t max_message_bytes)
-      : deframer(std::move(budget), max_message_bytes) {}
+  Stream(std::shared_ptr<MemoryBudget> b, uint64_t max_message_bytes)
+      : budget(b), deframer(std::move(b), max_message_bytes) {}
+  ~Stream() { budget->give(out_bytes); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  const std::shared_ptr<MemoryBudget> budget;
   int32_t id = 0;
   std::shared_ptr<Call> call;
   std::string method, content_type, encoding;
@@ -54,11 +70,12 @@ struct Stream {
   GrpcStatus status = GrpcStatus::kOk;
   std::string message;
   std::deque<Segment> out;
-  size_t out_done = 0;   // of the first segment
-  size_t out_bytes = 0;  // of all of them, less out_done
-  size_t out_messages = 0;
+  size_t out_done = 0;                // of the first segment
+  size_t out_bytes = 0;               // of all of them, less out_done; held in `budget`
+  std::deque<uint64_t> out_messages;  // what is left of each message
   uint64_t discarded = 0;
-  Clock::time_point moved = Clock::now();  // when data last came or went
+  Flow in, out_flow;  // of the message that comes; of what is to go
+  const Clock::time_point began = Clock::now();
 };
 
 class GrpcConnection final : public Connection {
@@ -72,6 +89,7 @@ class GrpcConnection final : public Connection {
         callbacks, nghttp2_session_callbacks_del);
     nghttp2_session_callbacks_set_send_callback(callbacks, on_send);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, on_send_data);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
@@ -101,6 +119,7 @@ class GrpcConnection final : public Connection {
     for (size_t turn_bytes = 0;;) {
       if (!write()) return close();
       if (!readable_ || out_.byte_size() > kOutHighWater) break;
+      if (!nghttp2_session_want_read(session_)) break;  // it ends; the rest of a flood is not looked at
       if (turn_bytes >= kTurnBytes) return progress_later();
       const IoResult r = transport_->read(buffer_);
       turn_bytes += r.bytes;
@@ -130,10 +149,13 @@ class GrpcConnection final : public Connection {
     }
     std::vector<int32_t> stuck;
     for (const auto& [id, s] : streams_) {
-      const bool receiving = !s->half_closed && !s->deframer.at_boundary();
+      // The connection as a whole must move at the slowest speed accepted; its streams share that.
+      const auto slow = [&](const Flow& f) { return now > f.since + time_for(f.bytes * streams_.size()); };
+      const bool receiving = !s->half_closed && !s->finish && !s->deframer.at_boundary();
       const bool sending = s->out_bytes > 0 || s->finish;  // or it should have ended by now
-      if ((receiving || sending) && now > s->moved + limits.transfer_timeout) stuck.push_back(id);
-      if (!s->handling && now > s->moved + limits.head_timeout) stuck.push_back(id);
+      if ((receiving && slow(s->in)) || (sending && slow(s->out_flow)) ||
+          (!s->handling && now > s->began + limits.head_timeout))
+        stuck.push_back(id);
     }
     for (int32_t id : stuck) {
       ++reactor_.rejected_total;
@@ -165,18 +187,17 @@ class GrpcConnection final : public Connection {
     const auto it = streams_.find(id);
     if (closed_ || it == streams_.end() || it->second->call.get() != from || it->second->finish) return;
     Stream& s = *it->second;
-    if (has_message) push_message(s, parts);
-    if (!finish && s.out_messages > kMaxAnswersWaiting) {
+    if (has_message && !push_message(s, parts)) {
+      finish = true;
+      status = GrpcStatus::kResourceExhausted;
+      message = "the answer is longer than a message can be";
+    }
+    if (!finish && s.out_messages.size() > kMaxAnswersWaiting) {
       finish = true;
       status = GrpcStatus::kResourceExhausted;
       message = "the client does not read its answers";
     }
-    if (finish) {
-      s.finish = true;
-      s.status = status;
-      s.message = std::move(message);
-      reactor_.grpc_calls.add(int(status));
-    }
+    if (finish) set_finished(s, status, std::move(message));
     respond(s);
     progress();
   }
@@ -201,8 +222,15 @@ class GrpcConnection final : public Connection {
     if (c.out_.byte_size() > kOutHighWater) return NGHTTP2_ERR_WOULDBLOCK;
     Stream& s = *static_cast<Stream*>(source->ptr);
     c.push_text({reinterpret_cast<const char*>(frame_head), 9});
-    s.moved = Clock::now();
+    s.out_flow.bytes += length;
+    c.idle_allowed_ += kIdleFramesPerData + length / kBytesPerIdleFrame;
     s.out_bytes -= length;
+    s.budget->give(length);
+    for (uint64_t left = length; left;) {
+      const uint64_t n = std::min(left, s.out_messages.front());
+      left -= n;
+      if (!(s.out_messages.front() -= n)) s.out_messages.pop_front();
+    }
     while (length) {
       const Segment& first = s.out.front();
       const auto rest = first.bytes.subspan(s.out_done);
@@ -215,7 +243,6 @@ class GrpcConnection final : public Connection {
         s.out_done = 0;
       }
     }
-    if (s.out.empty()) s.out_messages = 0;
     return 0;
   }
 
@@ -242,6 +269,32 @@ class GrpcConnection final : public Connection {
     return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
             reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(),
             NGHTTP2_NV_FLAG_NONE};
+  }
+
+  // Counts what costs the peer next to nothing: a flood of it ends the connection.
+  static int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user) {
+    GrpcConnection& c = self(user);
+    if (head->type == NGHTTP2_CONTINUATION)
+      return ++c.continuations_ > kMaxContinuations ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    c.continuations_ = 0;
+    if (head->type == NGHTTP2_HEADERS) {
+      c.idle_allowed_ += kIdleFramesPerCall;
+      return 0;
+    }
+    if (head->type == NGHTTP2_DATA && head->length) {
+      c.idle_allowed_ += kIdleFramesPerData + head->length / kBytesPerIdleFrame;
+      return 0;
+    }
+    if (const auto now = Clock::now(); now > c.idle_since_ + std::chrono::seconds(1)) {
+      c.idle_since_ = now;
+      c.idle_frames_ = 0;
+      c.idle_allowed_ = kMaxIdleFrames + kIdleFramesPerCall * c.streams_.size();
+    }
+    if (++c.idle_frames_ > c.idle_allowed_) {
+      ++c.reactor_.rejected_total;
+      nghttp2_session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+    return 0;
   }
 
   static int on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user) {
@@ -315,12 +368,14 @@ class GrpcConnection final : public Connection {
         nghttp2_submit_rst_stream(c.session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
       return 0;
     }
-    s->moved = Clock::now();
+    if (s->deframer.at_boundary()) s->in = {};
+    s->in.bytes += length;
     const auto call = s->call;
     const auto coding = parse_coding(s->encoding);
     bool refused = false;
     const auto state =
         s->deframer.feed(std::as_bytes(std::span(data, length)), [&](Bytes message, bool compressed) {
+          s->in = {};  // whatever follows belongs to another message
           if (refused) return;
           if (compressed && (!coding.ok() || *coding == Coding::kIdentity)) {
             refused = true;
@@ -357,6 +412,7 @@ class GrpcConnection final : public Connection {
   void reject(Stream& s) {
     ++reactor_.rejected_total;
     s.finish = true;
+    s.out_flow = {};
     s.headers_sent = true;
     const nghttp2_nv headers[] = {field(":status", s.method != "POST" ? "405" : "415")};
     nghttp2_submit_response(session_, s.id, headers, 1, nullptr);
@@ -366,24 +422,33 @@ class GrpcConnection final : public Connection {
   void end(Stream& s, GrpcStatus status, const std::string& message) {
     ++reactor_.rejected_total;
     if (s.finish) return;
-    s.finish = true;
-    s.status = status;
-    s.message = message;
-    reactor_.grpc_calls.add(int(status));
+    set_finished(s, status, message);
     s.call->gone();
     respond(s);
   }
 
-  void push_message(Stream& s, std::vector<Segment>& parts) {
-    size_t bytes = 0;
+  void set_finished(Stream& s, GrpcStatus status, std::string message) {
+    if (!s.out_bytes) s.out_flow = {};
+    s.finish = true;
+    s.status = status;
+    s.message = std::move(message);
+    reactor_.grpc_calls.add(int(status));
+  }
+
+  // False: longer than the frame's length can say.
+  bool push_message(Stream& s, std::vector<Segment>& parts) {
+    uint64_t bytes = 0;
     for (const Segment& p : parts) bytes += p.bytes.size();
+    if (bytes > UINT32_MAX) return false;
+    if (!s.out_bytes) s.out_flow = {};
     auto head = std::make_shared<std::string>(grpc_frame_head(bytes));
     s.out.push_back({head, std::as_bytes(std::span(*head))});
     for (Segment& p : parts)
       if (!p.bytes.empty()) s.out.push_back(std::move(p));
     s.out_bytes += bytes + head->size();
-    ++s.out_messages;
-    s.moved = Clock::now();
+    s.out_messages.push_back(bytes + head->size());
+    s.budget->hold(bytes + head->size());
+    return true;
   }
 
   // Headers with the first message, or headers that end the call where there is none.
@@ -435,6 +500,9 @@ class GrpcConnection final : public Connection {
   OutQueue out_;
   Clock::time_point since_, write_since_;
   uint64_t written_ = 0;
+  int continuations_ = 0;
+  uint64_t idle_frames_ = 0, idle_allowed_ = kMaxIdleFrames;
+  Clock::time_point idle_since_ = Clock::now();
   bool shaken_ = false, greeted_ = false;
   std::vector<std::byte> buffer_ = std::vector<std::byte>(kReadBytes);
 };
