@@ -174,6 +174,30 @@ TEST(HttpConnection, SlowOnesAreEnded) {
   }
 }
 
+TEST(HttpConnection, AnswersThatWaitAreCounted) {
+  ServerLimits limits;
+  limits.max_bytes_in_flight = 1 << 20;
+  Peer peer(limits);
+  const auto large = std::make_shared<const std::string>(1 << 20, 'x');
+  peer.open_http([&](const std::shared_ptr<HttpExchange>& e) {
+    HttpResponse r;
+    if (e->head().method == "GET") r.segments.push_back({large, std::as_bytes(std::span(*large))});
+    e->respond(std::move(r));
+  });
+  peer.wire->write_room = 500000;
+  peer.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+  EXPECT_EQ(peer.reactor.budget->used(), 1u << 20);
+  peer.wire->write_room = SIZE_MAX;
+  peer.event();
+  EXPECT_EQ(peer.reactor.budget->used(), 0u);
+  peer.wire->write_room = 0;
+  peer.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+  EXPECT_EQ(peer.reactor.budget->used(), 1u << 20);
+  peer.connection->close();
+  peer.connection.reset();
+  EXPECT_EQ(peer.reactor.budget->used(), 0u);
+}
+
 TEST(HttpConnection, DroppedAndLeftExchanges) {
   {
     Peer peer;

@@ -39,6 +39,7 @@ class HttpConnection final : public Connection {
   HttpConnection(Reactor& reactor, std::unique_ptr<Transport> transport,
                  std::shared_ptr<const HttpService> service)
       : Connection(reactor, std::move(transport)), service_(std::move(service)), since_(Clock::now()) {}
+  ~HttpConnection() override { reactor_.budget->give(held_); }
 
   void progress() override {
     turn_bytes_ = 0;
@@ -144,6 +145,7 @@ class HttpConnection final : public Connection {
         if (written_ == before && gone_) return fail();
         return false;
       }
+      reactor_.budget->give(std::exchange(held_, 0));
     }
     switch (phase_) {
       case Phase::kHead:
@@ -384,7 +386,11 @@ class HttpConnection final : public Connection {
     head += "\r\nContent-Length: ";
     head += std::to_string(length);
     head += keep_alive ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n";
-    if (!head_only_) head += response.text;
+    if (!head_only_) {
+      head += response.text;
+      reactor_.budget->hold(length);  // until it is written; one answer at a time
+      held_ += length;
+    }
     push_text(head);
     if (!head_only_)
       for (Segment& s : response.segments) out_.segment(std::move(s));
@@ -421,7 +427,7 @@ class HttpConnection final : public Connection {
   const std::shared_ptr<const HttpService> service_;
   Phase phase_ = Phase::kHandshake;
   Clock::time_point since_, write_since_;
-  uint64_t written_ = 0, discarded_ = 0, turn_bytes_ = 0;
+  uint64_t written_ = 0, discarded_ = 0, turn_bytes_ = 0, held_ = 0;
   HttpHead request_;
   bool keep_alive_ = true, head_only_ = false, head_seen_ = false, shut_ = false;
   ChunkDecoder chunks_;

@@ -61,7 +61,7 @@ void write_transport(std::string& out, const TransportFigures& transport) {
          transport.requests_total);
   single(out, "isoline_rejected_total", "counter", "Connections and requests refused for a limit",
          transport.rejected_total);
-  single(out, "isoline_request_bytes_in_flight", "gauge", "Bytes of request bodies held",
+  single(out, "isoline_request_bytes_in_flight", "gauge", "Bytes of requests and waiting answers held",
          transport.bytes_in_flight);
   {
     Family f(out, "isoline_http_responses_total", "counter", "HTTP answers by status");
