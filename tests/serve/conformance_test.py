@@ -14,6 +14,7 @@ from clients import perf_analyzer, run_with_clients
 
 run_with_clients(sys.argv[2])
 
+import grpc  # noqa: E402
 import numpy as np  # noqa: E402
 import tritonclient.grpc as grpcclient  # noqa: E402
 import tritonclient.http as httpclient  # noqa: E402
@@ -106,6 +107,18 @@ class Conformance(unittest.TestCase):
             i, result, error = answers.get(timeout=10)
             self.assertIsNone(error)
             np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), xs[i])
+
+    def test_messages_above_the_limits(self):
+        def status(method, size, **options):
+            with grpc.insecure_channel(f"127.0.0.1:{self.server.grpc}", options=[("grpc.max_send_message_length", -1)]) as channel:
+                with self.assertRaises(grpc.RpcError) as e:
+                    channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"\0" * size, timeout=30, **options)
+            return e.exception.code()
+        self.assertEqual(status("ServerMetadata", 3 << 20), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertEqual(status("ServerMetadata", 30 << 20, compression=grpc.Compression.Gzip), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertEqual(status("ModelInfer", 65 << 20), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertEqual(status("ModelInfer", 65 << 20, compression=grpc.Compression.Gzip), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertEqual(status("ModelInfer", 100), grpc.StatusCode.INVALID_ARGUMENT)
 
     def test_stream(self):
         answers = queue.Queue()

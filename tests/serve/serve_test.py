@@ -317,6 +317,28 @@ class Scheduling(unittest.TestCase):
                 self.assertEqual(future.result()[0], 200)
             self.assertEqual(server.process.wait(5), 0)
 
+    def test_loading_holds_up_nobody(self):
+        slow = identity(delay_ms=400, extra="""model_warmup { name: "w" batch_size: 1 count: 2 inputs { key: "INPUT0" value {
+            data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } } }""")
+        with serving(ISOLINE, {"m": identity()}) as server:
+            for i in range(6):
+                write_model(server.root, f"slow{i}", slow)
+            with concurrent.futures.ThreadPoolExecutor(6) as pool:
+                loads = [pool.submit(server.request, f"/v2/repository/models/slow{i}/load", b"", timeout=60) for i in range(6)]
+                self.assertTrue(wait_for(lambda: any(m.get("state") == "LOADING" for m in server.json("/v2/repository/index", {})[1])))
+                # Large bodies go through the pool, and the index does.
+                status, answer = server.json("/v2/models/m/infer", {"inputs": [tensor([0.5] * 300000)]})
+                self.assertEqual((status, len(answer["outputs"][0]["data"])), (200, 300000))
+                self.assertFalse(any(f.done() for f in loads[1:]))
+                self.assertEqual([f.result()[0] for f in loads], [200] * 6)
+
+    def test_control_requests_are_small(self):
+        with serving(ISOLINE, {"m": identity()}) as server:
+            large = b'{"parameters":{"x":"' + b"x" * (3 << 20) + b'"}}'
+            for path in ("/v2/repository/index", "/v2/repository/models/m/load", "/v2/repository/models/m/unload"):
+                self.assertEqual(server.request(path, large)[0], 413, path)
+            self.assertEqual(server.request("/v2/models/m/ready")[0], 200)
+
     def test_failed_model_and_strict(self):
         models = {"good": identity(), "bad": 'platform: "isoline_identity" max_batch: 3'}
         with serving(ISOLINE, models) as server:

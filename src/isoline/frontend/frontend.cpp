@@ -15,12 +15,15 @@ Frontend::Frontend(FrontendOptions options, serve::Repository& repository, jobs:
       rest_(std::make_unique<RestRoutes>(*this)),
       grpc_(std::make_unique<GrpcRoutes>(*this)),
       jobs_(jobs ? std::make_unique<JobRoutes>(*jobs, pool_) : nullptr),
-      pool_(options_.threads, 1024) {}
+      pool_(options_.threads, 1024),
+      control_(1, 64) {}
 
 Frontend::~Frontend() = default;
 
 net::HttpHandler Frontend::http() {
-  return [this](std::shared_ptr<net::HttpExchange> exchange) { rest_->handle(exchange); };
+  return [this](std::shared_ptr<net::HttpExchange> exchange) {
+    answer_exceptions(*exchange, [&] { rest_->handle(exchange); });
+  };
 }
 
 net::BodyPlanner Frontend::body_planner() {
@@ -36,9 +39,11 @@ net::BodyPlanner Frontend::body_planner() {
 
 net::GrpcHandler Frontend::grpc() {
   return {[this](const std::shared_ptr<net::GrpcCall>& call, net::Bytes message, net::Coding coding) {
-            grpc_->message(call, std::move(message), coding);
+            answer_exceptions(*call, [&] { grpc_->message(call, std::move(message), coding); });
           },
-          [this](const std::shared_ptr<net::GrpcCall>& call) { grpc_->half_close(call); }};
+          [this](const std::shared_ptr<net::GrpcCall>& call) {
+            answer_exceptions(*call, [&] { grpc_->half_close(call); });
+          }};
 }
 
 void Abandonable::started(serve::InferTicket ticket) {

@@ -54,6 +54,7 @@ class Frontend {
   std::unique_ptr<class GrpcRoutes> grpc_;
   std::unique_ptr<class JobRoutes> jobs_;  // may be null
   TaskPool pool_;                          // last: its tasks use the rest
+  TaskPool control_;  // loading and unloading, one after another, so that the pool stays free meanwhile
 };
 
 // A request on its way whose client may leave: the ticket arrives in one thread, the news of leaving in

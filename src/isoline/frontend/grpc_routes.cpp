@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "isoline/frontend/routes.h"
 #include "isoline/oip/grpc_messages.h"
 
@@ -31,6 +33,14 @@ void fail(net::GrpcCall& call, const Error& error) {
   call.finish(grpc_status(error.code), error.to_string());
 }
 
+// A message that could not be inflated.
+void fail_inflating(net::GrpcCall& call, const Error& error) {
+  call.finish(error.code == ErrorCode::kResourceExhausted ? GrpcStatus::kResourceExhausted
+              : error.code == ErrorCode::kIo              ? GrpcStatus::kUnavailable
+                                                          : GrpcStatus::kInvalidArgument,
+              error.to_string());
+}
+
 void reply(net::GrpcCall& call, std::string text, bool finish = true) {
   const auto owner = std::make_shared<std::string>(std::move(text));
   call.send({{owner, std::as_bytes(std::span(*owner))}}, finish);
@@ -50,10 +60,9 @@ void reply(net::GrpcCall& call, const serve::InferResponse& response, bool strea
 
 // The message, inflated if it came compressed.
 Result<std::shared_ptr<const net::Bytes>> plain(std::shared_ptr<const net::Bytes> message, net::Coding coding,
-                                                const net::Server& server) {
+                                                size_t max_bytes, const net::Server& server) {
   if (coding == net::Coding::kIdentity) return message;
-  ISOLINE_ASSIGN(auto bytes, net::decompress(message->span(), coding, size_t(server.limits().max_body_bytes),
-                                             server.budget()));
+  ISOLINE_ASSIGN(auto bytes, net::decompress(message->span(), coding, max_bytes, server.budget()));
   return std::make_shared<const net::Bytes>(std::move(bytes));
 }
 
@@ -73,16 +82,8 @@ struct GrpcRoutes::State {
   std::vector<std::weak_ptr<Abandonable>> requests;
 };
 
-void GrpcRoutes::in_pool(const CallPtr& call, std::function<void()> work) {
-  const bool taken = f_.pool_.post([call, work = std::move(work)] {
-    try {
-      work();
-    } catch (const std::bad_alloc&) {
-      call->finish(GrpcStatus::kUnavailable, "memory ran out");
-    } catch (const std::exception& e) {
-      call->finish(GrpcStatus::kInternal, e.what());
-    }
-  });
+void GrpcRoutes::in_pool(TaskPool& pool, const CallPtr& call, std::function<void()> work) {
+  const bool taken = pool.post([call, work = std::move(work)] { answer_exceptions(*call, work); });
   if (!taken) call->finish(GrpcStatus::kUnavailable, "too many requests wait already");
 }
 
@@ -143,14 +144,19 @@ void GrpcRoutes::unary(const CallPtr& call, std::shared_ptr<const net::Bytes> me
     const auto state = std::static_pointer_cast<State>(call->state);
     return infer(call, state, std::move(message), coding, false);
   }
-  const auto raw = plain(std::move(message), coding, f_.server_);
-  if (!raw.ok()) return fail(*call, raw.error());
+  const size_t most = std::min<size_t>(kMaxControlBytes, f_.server_.limits().max_body_bytes);
+  if (message->size() > most)
+    return call->finish(
+        GrpcStatus::kResourceExhausted,
+        "the message is above the limit of " + std::to_string(most) + " bytes for calls of this kind");
+  const auto raw = plain(std::move(message), coding, most, f_.server_);
+  if (!raw.ok()) return fail_inflating(*call, raw.error());
   const std::span<const std::byte> bytes = (*raw)->span();
   if (method == "ServerMetadata") return reply(*call, oip::write_server_metadata_message(f_.options_.server));
   if (method == "RepositoryIndex") {
     const auto ready = oip::parse_index_message(bytes);
     if (!ready.ok()) return fail(*call, ready.error());
-    return in_pool(call, [this, call, only = *ready] {
+    return in_pool(f_.pool_, call, [this, call, only = *ready] {
       reply(*call, oip::write_index_message(f_.repository_.index(only)));
     });
   }
@@ -181,7 +187,7 @@ void GrpcRoutes::control(const CallPtr& call, std::span<const std::byte> message
                         "Start with --model-control."});
   auto parsed = oip::parse_load_message(message);
   if (!parsed.ok()) return fail(*call, parsed.error());
-  in_pool(call, [this, call, load, request = std::move(*parsed)] {
+  in_pool(f_.control_, call, [this, call, load, request = std::move(*parsed)] {
     const Status s =
         load ? f_.repository_.load(request.name, request.config) : f_.repository_.unload(request.name);
     s.ok() ? reply(*call, std::string()) : fail(*call, s.error());
@@ -209,8 +215,8 @@ void GrpcRoutes::infer(const CallPtr& call, const std::shared_ptr<State>& state,
     settled();
   };
   const auto run = [this, call, state, message, coding, stream, received, failed, settled] {
-    const auto raw = plain(message, coding, f_.server_);
-    if (!raw.ok()) return failed(raw.error(), "");
+    const auto raw = plain(message, coding, size_t(f_.server_.limits().max_body_bytes), f_.server_);
+    if (!raw.ok()) return stream ? failed(raw.error(), "") : fail_inflating(*call, raw.error());
     auto parsed = oip::parse_model_infer((*raw)->span(), *raw);
     if (!parsed.ok()) return failed(parsed.error(), "");
     const std::string id = parsed->request.id;
@@ -234,7 +240,7 @@ void GrpcRoutes::infer(const CallPtr& call, const std::shared_ptr<State>& state,
         }));
   };
   if (coding == net::Coding::kIdentity && message->size() <= 4 * kInlineBytes) return run();
-  in_pool(call, run);
+  in_pool(f_.pool_, call, run);
 }
 
 }  // namespace isoline::frontend

@@ -60,16 +60,9 @@ struct RestRoutes::Infer {
   Abandonable abandonable;
 };
 
-void RestRoutes::in_pool(const std::shared_ptr<net::HttpExchange>& exchange, std::function<void()> work) {
-  const bool taken = f_.pool_.post([exchange, work = std::move(work)] {
-    try {
-      work();
-    } catch (const std::bad_alloc&) {
-      exchange->respond(failure(503, "memory ran out"));
-    } catch (const std::exception& e) {
-      exchange->respond(failure(500, e.what()));
-    }
-  });
+void RestRoutes::in_pool(TaskPool& pool, const std::shared_ptr<net::HttpExchange>& exchange,
+                         std::function<void()> work) {
+  const bool taken = pool.post([exchange, work = std::move(work)] { answer_exceptions(*exchange, work); });
   if (!taken) exchange->respond(failure(503, "too many requests wait already"));
 }
 
@@ -115,10 +108,14 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
   }
   if (is(1, "repository")) {
     if (!post) return wrong_method("POST");
+    if (exchange->body().size() > kMaxControlBytes)
+      return exchange->respond(failure(413, "the body is above the limit of " +
+                                                std::to_string(kMaxControlBytes) +
+                                                " bytes for requests of this kind"));
     if (p.size() == 3 && is(2, "index")) {
       const auto ready = oip::parse_index_request(text_of(exchange->body()));
       if (!ready.ok()) return exchange->respond(failure(ready.error()));
-      return in_pool(exchange, [this, exchange, only = *ready] {
+      return in_pool(f_.pool_, exchange, [this, exchange, only = *ready] {
         exchange->respond(json(oip::write_index(f_.repository_.index(only))));
       });
     }
@@ -174,7 +171,7 @@ void RestRoutes::control(const std::shared_ptr<net::HttpExchange>& exchange, con
   if (Status s = serve::check_model_name(model); !s.ok()) return exchange->respond(failure(s.error()));
   const auto config = oip::parse_load_request(text_of(exchange->body()));
   if (load && !config.ok()) return exchange->respond(failure(config.error()));
-  in_pool(exchange, [this, exchange, model, load, config = load ? *config : std::nullopt] {
+  in_pool(f_.control_, exchange, [this, exchange, model, load, config = load ? *config : std::nullopt] {
     const Status s = load ? f_.repository_.load(model, config) : f_.repository_.unload(model);
     exchange->respond(s.ok() ? nothing() : failure(s.error()));
   });
@@ -210,7 +207,7 @@ void RestRoutes::infer(const std::shared_ptr<net::HttpExchange>& exchange, const
   if (!request->picture && request->coding == net::Coding::kIdentity &&
       exchange->body().size() <= kInlineBytes)
     return start(request);
-  in_pool(exchange, [this, request] { start(request); });
+  in_pool(f_.pool_, exchange, [this, request] { start(request); });
 }
 
 void RestRoutes::start(const std::shared_ptr<Infer>& infer) {
@@ -250,14 +247,16 @@ void RestRoutes::submit(const std::shared_ptr<Infer>& infer, serve::InferRequest
   infer->abandonable.started(
       infer->model->infer(std::move(request), [this, infer](Result<serve::InferResponse> response) {
         // Writing much JSON or compressing much would hold up the model's instance.
-        size_t bytes = 0;
-        if (response.ok())
-          for (const auto& t : response->outputs)
-            if (!infer->outputs.is_binary(t.name) || infer->answer_coding != net::Coding::kIdentity)
-              bytes += t.data.size();
-        if (bytes <= kInlineBytes / 8) return finish(infer, std::move(response));
-        auto held = std::make_shared<Result<serve::InferResponse>>(std::move(response));
-        in_pool(infer->exchange, [this, infer, held] { finish(infer, std::move(*held)); });
+        answer_exceptions(*infer->exchange, [&] {
+          size_t bytes = 0;
+          if (response.ok())
+            for (const auto& t : response->outputs)
+              if (!infer->outputs.is_binary(t.name) || infer->answer_coding != net::Coding::kIdentity)
+                bytes += t.data.size();
+          if (bytes <= kInlineBytes / 8) return finish(infer, std::move(response));
+          auto held = std::make_shared<Result<serve::InferResponse>>(std::move(response));
+          in_pool(f_.pool_, infer->exchange, [this, infer, held] { finish(infer, std::move(*held)); });
+        });
       }));
 }
 

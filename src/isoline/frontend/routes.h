@@ -7,6 +7,37 @@ namespace isoline::frontend {
 
 // Larger bodies are parsed, and larger JSON answers written, by the pool.
 inline constexpr size_t kInlineBytes = size_t{256} << 10;
+// Requests that hold no tensors; they are read in the server's thread. A configuration has at most 1 MiB.
+inline constexpr size_t kMaxControlBytes = size_t{2} << 20;
+
+// Runs `work`; memory that ran out, or a mistake of this program, becomes the request's answer.
+template <class Work>
+void answer_exceptions(net::HttpExchange& exchange, Work&& work) {
+  const auto answer = [&](int status, const char* message) {
+    net::HttpResponse r;
+    r.status = status;
+    r.text = oip::write_error(message);
+    if (status == 503) r.headers.emplace_back("Retry-After", "1");
+    exchange.respond(std::move(r));
+  };
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    answer(503, "memory ran out");
+  } catch (const std::exception& e) {
+    answer(500, e.what());
+  }
+}
+template <class Work>
+void answer_exceptions(net::GrpcCall& call, Work&& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    call.finish(net::GrpcStatus::kUnavailable, "memory ran out");
+  } catch (const std::exception& e) {
+    call.finish(net::GrpcStatus::kInternal, e.what());
+  }
+}
 
 class RestRoutes {
  public:
@@ -25,7 +56,8 @@ class RestRoutes {
   void statistics(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model,
                   const std::string& version);
   void control(const std::shared_ptr<net::HttpExchange>& exchange, const std::string& model, bool load);
-  void in_pool(const std::shared_ptr<net::HttpExchange>& exchange, std::function<void()> work);
+  void in_pool(TaskPool& pool, const std::shared_ptr<net::HttpExchange>& exchange,
+               std::function<void()> work);
   Frontend& f_;
 };
 
@@ -42,7 +74,7 @@ class GrpcRoutes {
   void infer(const CallPtr& call, const std::shared_ptr<State>& state,
              std::shared_ptr<const net::Bytes> message, net::Coding coding, bool stream);
   void control(const CallPtr& call, std::span<const std::byte> message, bool load);
-  void in_pool(const CallPtr& call, std::function<void()> work);
+  void in_pool(TaskPool& pool, const CallPtr& call, std::function<void()> work);
   Frontend& f_;
 };
 
