@@ -85,9 +85,11 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
     return fail(*job, FailureReason::kRejected,
                 {ErrorCode::kResourceExhausted, "Exceeds maximum queue size", label_, "Try again later."});
   }
-  if (expiry(*job)) {
+  bool sooner = false;
+  if (const auto at = expiry(*job)) {
     if (!expirer_.joinable()) expirer_ = std::thread([this] { expire(); });
-    expiry_changed_.notify_one();
+    sooner = !next_expiry_ || *at < *next_expiry_;
+    if (sooner) next_expiry_ = at;
   }
   waiting_samples_ += job->samples;
   queue.push_back(std::move(job));
@@ -96,6 +98,7 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
   lock.unlock();
   if (wake) work_ready_.notify_one();
   if (assemble) full_batch_waits_.notify_one();
+  if (sooner) expiry_changed_.notify_one();
 }
 
 bool Scheduler::joins(const Job& first, const Job& next) const {
@@ -244,7 +247,14 @@ void Scheduler::gather_inputs(Batch& batch) {
   } else if (!batch.jobs.empty()) {
     std::vector<std::vector<InputTensor>> all;
     for (const auto& j : batch.jobs) all.push_back(j->inputs);
-    batch.inputs = gather(all, batch.memory);
+    try {
+      batch.inputs = gather(all, batch.memory);
+    } catch (const std::bad_alloc&) {
+      for (const auto& j : batch.jobs)
+        fail(*j, FailureReason::kRejected,
+             {ErrorCode::kResourceExhausted, "memory ran out", label_, "Try again later."});
+      batch.jobs.clear();
+    }
   }
   batch.gathered = Clock::now();
 }
@@ -362,11 +372,14 @@ void Scheduler::expire() {
              {ErrorCode::kResourceExhausted, "Request timeout expired", label_, ""});
       expired.clear();
       lock.lock();
-    } else if (next) {
-      expiry_changed_.wait_until(lock, *next);
-    } else {
-      expiry_changed_.wait(lock);
+      continue;
     }
+    next_expiry_ = next;
+    const auto changed = [&] { return stopped_ || next_expiry_ != next; };
+    if (next)
+      expiry_changed_.wait_until(lock, *next, changed);
+    else
+      expiry_changed_.wait(lock, changed);
   }
 }
 

@@ -104,7 +104,8 @@ class Scheduler {
   bool assembling_ = false;
   size_t assembled_ = 0;  // requests in it, which wait as those of the queues do
   std::thread assembler_;
-  std::thread expirer_;  // started with the first job that can expire
+  std::thread expirer_;                           // started with the first job that can expire
+  std::optional<Clock::time_point> next_expiry_;  // when it looks again
   std::mutex drain_mutex_;
 };
 
