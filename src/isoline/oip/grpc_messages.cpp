@@ -127,7 +127,9 @@ Status read_contents(std::span<const std::byte> contents, ElementType type, std:
     const size_t size = element_size(type);
     if (type == ElementType::kFloat32 || type == ElementType::kFloat64) {
       // Little-endian already, packed or one by one.
-      if (f.type == Type::kVarint || f.bytes.size() % size) return invalid("contents are malformed");
+      const Type single = size == 4 ? Type::kFixed32 : Type::kFixed64;
+      if ((f.type != Type::kBytes && f.type != single) || f.bytes.size() % size)
+        return invalid("contents are malformed");
       append(f.bytes.data(), f.bytes.size());
       return {};
     }

@@ -131,6 +131,31 @@ Status JsonReader::array(const std::function<Status()>& body) {
   return {};
 }
 
+// From a backslash on; the character goes to `out`, if there is one.
+Status JsonReader::escape(std::string* out) {
+  if (at_ + 1 >= text_.size()) return fail("the string does not end");
+  const char e = text_[at_ + 1];
+  at_ += 2;
+  static constexpr std::string_view kNames = "\"\\/bfnrt", kValues = "\"\\/\b\f\n\r\t";
+  if (const size_t i = kNames.find(e); i != std::string_view::npos) {
+    if (out) *out += kValues[i];
+    return {};
+  }
+  uint32_t code = 0;
+  if (e != 'u' || !hex4(text_.substr(at_), code)) return fail("unknown escape");
+  at_ += 4;
+  if (code >= 0xDC00 && code <= 0xDFFF) return fail("half a surrogate pair");
+  if (code >= 0xD800 && code <= 0xDBFF) {
+    uint32_t low = 0;
+    if (text_.substr(at_, 2) != "\\u" || !hex4(text_.substr(at_ + 2), low) || low < 0xDC00 || low > 0xDFFF)
+      return fail("half a surrogate pair");
+    at_ += 6;
+    code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+  }
+  if (out) append_utf8(*out, code);
+  return {};
+}
+
 Result<std::string> JsonReader::string() {
   if (peek() != '"') return fail("a string was expected");
   ++at_;
@@ -148,27 +173,7 @@ Result<std::string> JsonReader::string() {
       return out;
     }
     if (c == '\\') {
-      if (at_ + 1 >= text_.size()) return fail("the string does not end");
-      const char e = text_[at_ + 1];
-      at_ += 2;
-      static constexpr std::string_view kNames = "\"\\/bfnrt", kValues = "\"\\/\b\f\n\r\t";
-      if (const size_t i = kNames.find(e); i != std::string_view::npos) {
-        out += kValues[i];
-        continue;
-      }
-      uint32_t code = 0;
-      if (e != 'u' || !hex4(text_.substr(at_), code)) return fail("unknown escape");
-      at_ += 4;
-      if (code >= 0xDC00 && code <= 0xDFFF) return fail("half a surrogate pair");
-      if (code >= 0xD800 && code <= 0xDBFF) {
-        uint32_t low = 0;
-        if (text_.substr(at_, 2) != "\\u" || !hex4(text_.substr(at_ + 2), low) || low < 0xDC00 ||
-            low > 0xDFFF)
-          return fail("half a surrogate pair");
-        at_ += 6;
-        code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-      }
-      append_utf8(out, code);
+      ISOLINE_RETURN_IF_ERROR(escape(&out));
       continue;
     }
     const size_t n = utf8_sequence(text_.substr(at_));
@@ -187,7 +192,7 @@ Status JsonReader::skip_string() {
       return {};
     }
     if (c == '\\') {
-      at_ += 2;
+      ISOLINE_RETURN_IF_ERROR(escape(nullptr));
     } else if (c < 0x20) {
       return fail("a character that may not stand in a string");
     } else if (c < 0x80) {

@@ -39,6 +39,7 @@ class JsonReader {
   void space();
   Status literal(std::string_view word);
   Status skip_string();
+  Status escape(std::string* out);
 
   std::string_view text_;
   size_t at_ = 0;
