@@ -60,11 +60,11 @@ Result<Bytes> decompress(std::span<const std::byte> in, Coding coding, size_t ma
   if (inflateInit2(&z, window_bits(coding)) != Z_OK) throw std::bad_alloc();
   const std::unique_ptr<z_stream, int (*)(z_stream*)> end(&z, inflateEnd);
   Bytes out(budget);
+  std::byte probe;
   size_t at = 0;
   for (;;) {
     if (out.size() >= max_bytes) {
       // One more byte would be too many; a stream that ends right here is fine.
-      std::byte probe;
       z.next_out = reinterpret_cast<Bytef*>(&probe);
       z.avail_out = 1;
     } else {
