@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds the libFuzzer targets, runs each for SECONDS (default 600) on the kept corpus plus out/fuzz, and writes the
-# figures to docs/measurements. Fails on a finding. `fuzz.sh report` writes the figures of the last run again.
+# figures to docs/measurements. Fails on a finding. FUZZ_TARGETS names some of them only. `fuzz.sh report` writes the figures of the last run again.
 set -eu
 cd "$(dirname "$0")/.."
-targets="nifti plans checkpoint lab image"
+targets="${FUZZ_TARGETS:-nifti plans checkpoint lab image config rest protobuf http http2}"
 
 report() {
-  file="docs/measurements/$(date +%F)-fuzz.md"
+  file="docs/measurements/$(date +%F)-fuzz${FUZZ_TARGETS:+-some}.md"
   {
     echo "# Fuzzing, $(date +%F)"
     echo
@@ -36,7 +36,8 @@ for p in clang libclang-rt-14-dev; do
   }
 done
 cmake --preset fuzz -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >/dev/null
-cmake --build --preset fuzz --target nifti_fuzz plans_fuzz checkpoint_fuzz lab_fuzz image_fuzz
+# shellcheck disable=SC2046,SC2086  # one word a target
+cmake --build --preset fuzz --target $(printf '%s_fuzz ' $targets)
 mkdir -p out/fuzz/findings
 git rev-parse --short=12 HEAD >out/fuzz/commit
 tar -C out/fuzz -xJf tests/fuzz/corpus/kept.tar.xz  # what earlier runs found, merged to what adds coverage
