@@ -51,8 +51,9 @@ Heard hear(std::string_view bytes, size_t step) {
       r.segments.push_back({e->body_owner(), e->body()});
       e->respond(std::move(r));
     };
-    const auto connection = make_http_connection(reactor, std::make_unique<MemoryTransport>(wire),
-                                                 std::make_shared<const HttpHandler>(handler));
+    const auto connection =
+        make_http_connection(reactor, std::make_unique<MemoryTransport>(wire),
+                             std::make_shared<const HttpService>(HttpService{handler, {}}));
     for (size_t at = 0; at < bytes.size() && !connection->closed(); at += step) {
       wire->in.append(bytes.substr(at, step));
       connection->event(true, true, false);

@@ -16,7 +16,8 @@ class Peer {
   explicit Peer(const ServerLimits& limits = {}) : reactor(limits) {}
 
   void open_http(HttpHandler handler) {
-    open(make_http_connection(reactor, transport(), std::make_shared<const HttpHandler>(std::move(handler))));
+    open(make_http_connection(reactor, transport(),
+                              std::make_shared<const HttpService>(HttpService{std::move(handler), {}})));
   }
   void open_grpc(GrpcHandler handler) {
     open(make_grpc_connection(reactor, transport(), std::make_shared<const GrpcHandler>(std::move(handler))));
