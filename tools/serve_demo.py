@@ -95,7 +95,7 @@ def show_scan(server, isoline, scan, reference, out):
 
 def show_bench(server, isoline, out):
     result = out / "bench.json"
-    run(isoline, "bench", server.url, "--model", PHOTO_MODEL, "--json", result)
+    run(isoline, "bench", server.url, "--model", PHOTO_MODEL, "--concurrency", "1,2,8", "--warmup", "0.5", "--window", "0.5", "-o", result)
     return json.loads(result.read_text())
 
 
