@@ -28,6 +28,7 @@ struct Options {
   double max_body_mb = 64, max_in_flight_mb = 1024, head_timeout_s = 10, transfer_timeout_s = 10,
          drain_timeout_s = 30, min_kb_per_s = 64;
   size_t max_connections = 1024, max_queue = 4096;
+  int run_here_us = 10;
   int64_t max_pixels = DecodeLimits{}.max_pixels;
   double max_decode_mb = 256;
   JobOptions jobs;
@@ -97,7 +98,7 @@ Status serve_models(const Options& o) {
   net::Server server(limits_of(o));
   serve::Repository repository({o.models,
                                 make_model_factory(registry, decode),
-                                {o.max_queue},
+                                {o.max_queue, std::chrono::microseconds(o.run_here_us)},
                                 volume_model_states(volume_models),
                                 "Send scans to /v1/segmentations?model=NAME."});
   frontend::Frontend frontend(front, repository, jobs.get(), server);
@@ -183,6 +184,11 @@ Action add_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--max-connections", o->max_connections, "More are refused with 503")
       ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  app.add_option("--run-here-us", o->run_here_us,
+                 "Models without dynamic batching that usually run for less are run by the thread that reads "
+                 "requests; 0: none")
+      ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   app.add_option("--max-queue", o->max_queue, "Requests that wait for one model")
       ->check(CLI::Range(1, 1000000))

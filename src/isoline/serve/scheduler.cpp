@@ -19,6 +19,9 @@ bool may_assemble(const ModelConfig& config, const TensorModelInfo& info) {
          !config.dynamic_batching->preserve_ordering;
 }
 
+// Larger inputs may take much longer than the usual run.
+constexpr size_t kRunHereBytes = size_t{64} << 10;
+
 std::optional<Clock::time_point> expiry(const Job& job) {
   if (job.timeout && job.request.deadline) return std::min(*job.timeout, *job.request.deadline);
   return job.timeout ? job.timeout : job.request.deadline;
@@ -78,6 +81,7 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
     return fail(*job, FailureReason::kRejected,
                 {ErrorCode::kResourceExhausted, "the model is being unloaded", label_, ""});
   }
+  if (runs_here_locked(*job)) return run_here(lock, std::move(job));
   auto& queue = queues_[job->level];
   if (waiting_ + assembled_ >= options_.max_queue_size ||
       (policy && policy->max_queue_size && queue.size() + assembled_ >= policy->max_queue_size)) {
@@ -99,6 +103,31 @@ void Scheduler::submit(std::shared_ptr<Job> job) {
   if (wake) work_ready_.notify_one();
   if (assemble) full_batch_waits_.notify_one();
   if (sooner) expiry_changed_.notify_one();
+}
+
+bool Scheduler::runs_here_locked(const Job& job) const {
+  if (config_.dynamic_batching || !first_idle_ || first_lent_ || waiting_) return false;
+  if (usual_run_ns_ >= uint64_t(std::chrono::nanoseconds(options_.run_here_below).count())) return false;
+  size_t bytes = 0;
+  for (const auto& input : job.inputs) bytes += input.data.size();
+  return bytes <= kRunHereBytes;
+}
+
+void Scheduler::run_here(std::unique_lock<std::mutex>& lock, std::shared_ptr<Job> job) {
+  first_lent_ = true;
+  ++running_;
+  lock.unlock();
+  Batch batch;
+  batch.jobs.push_back(std::move(job));
+  gather_inputs(batch);
+  if (!batch.jobs.empty()) run(*sessions_.front(), batch);
+  lock.lock();
+  --running_;
+  first_lent_ = false;
+  const bool wake = waiting_ || draining_;
+  lock.unlock();
+  // All: whoever was woken meanwhile may have been the first, who had to sleep on.
+  if (wake) work_ready_.notify_all();
 }
 
 bool Scheduler::joins(const Job& first, const Job& next) const {
@@ -152,7 +181,8 @@ void Scheduler::work(TensorSession& session) {
   ::pthread_setname_np(::pthread_self(), "infer");
   auto batch = std::make_unique<Batch>();
   std::unique_lock lock(mutex_);
-  while (next_batch_locked(lock, batch)) {
+  const bool first = &session == sessions_.front().get();
+  while (next_batch_locked(lock, batch, first)) {
     ++running_;
     const bool wake_another = waiting_ && idle_, assemble = wants_assembly_locked();
     lock.unlock();
@@ -167,7 +197,8 @@ void Scheduler::work(TensorSession& session) {
   }
 }
 
-bool Scheduler::next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch) {
+bool Scheduler::next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch,
+                                  bool first) {
   const auto wait = [&](const auto& sleep) {
     ++idle_;
     sleep();
@@ -188,7 +219,11 @@ bool Scheduler::next_batch_locked(std::unique_lock<std::mutex>& lock, std::uniqu
     batch->jobs = front_locked(blocked);
     if (batch->jobs.empty()) {
       if (draining_) return false;
-      wait([&] { work_ready_.wait(lock, [&] { return waiting_ || draining_ || ready_; }); });
+      if (first) first_idle_ = true;
+      wait([&] {
+        work_ready_.wait(lock, [&] { return !(first && first_lent_) && (waiting_ || draining_ || ready_); });
+      });
+      if (first) first_idle_ = false;
       continue;
     }
     samples.clear();
@@ -315,6 +350,8 @@ void Scheduler::run(TensorSession& session, Batch& ready) {
     answered.push_back({{ns_between(j->request.received, end), ns_between(j->queued, start) - input_ns,
                          input_ns + j->request.decode_ns, infer_ns, output_ns},
                         j->samples});
+  const uint64_t usual = usual_run_ns_;
+  usual_run_ns_ = usual == UINT64_MAX ? infer_ns : usual - usual / 8 + infer_ns / 8;
   statistics_.record_execution(batch, input_ns, infer_ns, output_ns, answered);
   for (size_t r = 0; r < jobs.size(); ++r) jobs[r]->done(std::move(responses[r]));
 }

@@ -1,6 +1,8 @@
 // Scheduler: requests of one model version wait here, are batched and run on its instances, one thread each.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -32,6 +34,9 @@ struct Job {
 
 struct SchedulerOptions {
   size_t max_queue_size = 4096;  // requests of this model version, whatever its configuration says
+  // Runs that usually take less than this are done by the thread that submits, if the first instance is idle,
+  // nothing waits and there is no dynamic batching: handing them over would cost more. 0: never.
+  std::chrono::microseconds run_here_below{0};
 };
 
 class Scheduler {
@@ -66,10 +71,12 @@ class Scheduler {
   void work(TensorSession& session);
   // Waits for the next batch of a session; false: drained. A ready one is exchanged for `batch`, else its
   // jobs are filled in.
-  bool next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch);
+  bool next_batch_locked(std::unique_lock<std::mutex>& lock, std::unique_ptr<Batch>& batch, bool first);
   void assemble();
   void gather_inputs(Batch& batch);
   void run(TensorSession& session, Batch& ready);
+  bool runs_here_locked(const Job& job) const;
+  void run_here(std::unique_lock<std::mutex>& lock, std::shared_ptr<Job> job);
   void take_locked(Batch& batch, size_t count);
   // Whether a full batch waits that no session will come for soon. Locked.
   bool wants_assembly_locked() const;
@@ -94,6 +101,9 @@ class Scheduler {
   size_t waiting_ = 0, idle_ = 0, running_ = 0;
   int64_t waiting_samples_ = 0;
   bool draining_ = false, stopped_ = false;
+  // The first session's thread sleeps; its session is used by a thread that submits.
+  bool first_idle_ = false, first_lent_ = false;
+  std::atomic<uint64_t> usual_run_ns_{UINT64_MAX};  // moving mean; the highest: none yet
   std::vector<std::unique_ptr<TensorSession>> sessions_;
   std::vector<std::thread> workers_;
   // While all sessions run and a full batch waits, this thread makes it ready, so that the next session need

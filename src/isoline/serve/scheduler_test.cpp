@@ -66,7 +66,7 @@ struct Sent {
 class SchedulerTest : public testing::Test {
  protected:
   void start(std::optional<DynamicBatching> batching, int64_t max_batch, size_t instances = 1,
-             size_t max_queue = 4096) {
+             size_t max_queue = 4096, std::chrono::microseconds run_here_below = {}) {
     ModelConfig config;
     config.max_batch_size = max_batch;
     config.dynamic_batching = std::move(batching);
@@ -76,7 +76,7 @@ class SchedulerTest : public testing::Test {
     std::vector<std::unique_ptr<TensorSession>> sessions;
     for (size_t i = 0; i < instances; ++i) sessions.push_back(std::make_unique<StagedSession>(stage));
     scheduler = std::make_unique<Scheduler>(config, info, std::move(sessions), statistics, "m/1", "1",
-                                            SchedulerOptions{max_queue});
+                                            SchedulerOptions{max_queue, run_here_below});
   }
   void TearDown() override {
     stage.set_open(true);
@@ -397,6 +397,51 @@ TEST_F(SchedulerTest, ABatchThatNoMemoryHoldsIsRefused) {
   }
 }
 
+TEST_F(SchedulerTest, ShortRunsStayInTheThreadThatSubmits) {
+  std::thread::id ran_in;
+  stage.misbehave = [&](auto&) {
+    ran_in = std::this_thread::get_id();
+    return Status();
+  };
+  start({}, 1, 1, 4096, 10s);
+  ASSERT_TRUE(wait_done(send()));  // nothing is known of the model yet
+  EXPECT_NE(ran_in, std::this_thread::get_id());
+  const auto end = Clock::now() + 10s;
+  while (ran_in != std::this_thread::get_id() && Clock::now() < end) EXPECT_TRUE(wait_done(send()));
+  EXPECT_EQ(ran_in, std::this_thread::get_id());
+  EXPECT_TRUE(own(*sent.back()));
+
+  // Large inputs do not, nor what comes while the session is lent.
+  send(20000);
+  EXPECT_TRUE(wait_done(*sent.back()));
+  EXPECT_NE(ran_in, std::this_thread::get_id());
+  while (ran_in != std::this_thread::get_id() && Clock::now() < end) EXPECT_TRUE(wait_done(send()));
+  stage.set_open(false);
+  const size_t begun = stage.inside;
+  std::thread lender([&] { send(); });
+  ASSERT_TRUE(stage.wait_inside(begun + 1));
+  Sent& waits = send();  // returns, though the session is taken
+  EXPECT_EQ(scheduler->waiting(), 1u);
+  EXPECT_EQ(scheduler->running(), 1u);
+  stage.set_open(true);
+  lender.join();
+  EXPECT_TRUE(wait_done(waits));
+}
+
+TEST_F(SchedulerTest, LongRunsAreHandedOver) {
+  std::thread::id ran_in;
+  stage.misbehave = [&](auto&) {
+    ran_in = std::this_thread::get_id();
+    std::this_thread::sleep_for(2ms);
+    return Status();
+  };
+  start({}, 1, 2, 4096, 1ms);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(wait_done(send()));
+    EXPECT_NE(ran_in, std::this_thread::get_id());
+  }
+}
+
 // Everything at once, from several threads: each request ends exactly once, with its own answer or a reason.
 class SchedulerStress : public SchedulerTest, public testing::WithParamInterface<int> {};
 
@@ -408,7 +453,10 @@ TEST_P(SchedulerStress, EveryRequestEndsOnce) {
     d.default_priority_level = 2;
     d.default_queue_policy = QueuePolicy{true, 300, true, 40};
   }
-  start(d, 8, size_t(1 + kind / 4 % 3), 100);
+  if (kind < 12)
+    start(d, 8, size_t(1 + kind / 4 % 3), 100);
+  else  // no batches: short runs in the threads that submit, or not
+    start({}, 8, size_t(1 + kind % 3), 100, kind % 2 ? 10s : 5us);
   constexpr int kThreads = 4, kEach = 1500;
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t)
@@ -443,7 +491,7 @@ TEST_P(SchedulerStress, EveryRequestEndsOnce) {
   }
   EXPECT_GT(answered, 0u);
 }
-INSTANTIATE_TEST_SUITE_P(Kinds, SchedulerStress, testing::Range(0, 12));
+INSTANTIATE_TEST_SUITE_P(Kinds, SchedulerStress, testing::Range(0, 18));
 
 }  // namespace
 }  // namespace isoline::serve
