@@ -144,6 +144,32 @@ class Conformance(unittest.TestCase):
         self.assertEqual(e.exception.status(), "StatusCode.DEADLINE_EXCEEDED")
         self.assertIsNotNone(self.grpc.infer("slow", [x], client_timeout=5))
 
+    def test_tls_and_token(self):
+        x = np.arange(16, dtype=np.float32).reshape(1, 16)
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key, tokens = (os.path.join(folder, n) for n in ("c.pem", "k.pem", "tokens"))
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+                           check=True, capture_output=True)
+            pathlib.Path(tokens).write_text("a-token-of-some-length\n")
+            with serving(ISOLINE, {"simple": identity(dims="16")}, "--tls-certificate", certificate, "--tls-key", key, "--token-file", tokens) as server:
+                http = httpclient.InferenceServerClient(f"localhost:{server.http}", ssl=True, ssl_options={"ca_certs": certificate})
+                grpc = grpcclient.InferenceServerClient(f"localhost:{server.grpc}", ssl=True, root_certificates=certificate)
+                for client, c in ((httpclient, http), (grpcclient, grpc)):
+                    self.assertTrue(c.is_server_live())  # health needs no token
+                    answer = c.infer("simple", [self.tensor(client, x)], headers={"authorization": "Bearer a-token-of-some-length"})
+                    np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), x)
+                    for headers in ({}, {"authorization": "Bearer a-token-of-some-lengti"}):
+                        with self.assertRaises(InferenceServerException) as e:
+                            c.infer("simple", [self.tensor(client, x)], headers=headers)
+                        self.assertIn(e.exception.status(), ("401", "StatusCode.UNAUTHENTICATED"))
+                http.close()
+                grpc.close()
+                with self.assertRaises(InferenceServerException):  # a client that does not know the certificate
+                    grpcclient.InferenceServerClient(f"localhost:{server.grpc}", ssl=True).is_server_live(client_timeout=5)
+                with self.assertRaises(InferenceServerException):  # nor one without TLS
+                    grpcclient.InferenceServerClient(f"localhost:{server.grpc}").is_server_live(client_timeout=5)
+
     def test_perf_analyzer(self):
         program, env = perf_analyzer(FOLDER)
         for protocol, port in (("http", self.server.http), ("grpc", self.server.grpc)):
