@@ -1,7 +1,7 @@
-// What a network does without a server: batches from memory, one thread an instance, back to back. Every instance goes round 64 MiB of
-// batches, since requests' data is not in the cache either.
-// Usage: tensor_bench MODEL_FOLDER BATCH SECONDS THREADS INSTANCES [REPEATS]
-// MODEL_FOLDER as `isoline serve` takes it. Prints JSON: samples a second and CPU seconds a sample, one entry a repeat.
+// What a network does without a server: batches from memory, one thread an instance, back to back. Every
+// instance goes round 64 MiB of batches, since requests' data is not in the cache either. Usage: tensor_bench
+// MODEL_FOLDER BATCH SECONDS THREADS INSTANCES [REPEATS] MODEL_FOLDER as `isoline serve` takes it. Prints
+// JSON: samples a second and CPU seconds a sample, one entry a repeat.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -53,7 +53,8 @@ int main(int argc, char** argv) {
   if (!model.ok()) return fail(model.error());
   const TensorModelInfo& info = (*model)->info();
   if (info.inputs.size() != 1 || info.inputs[0].type != ElementType::kFloat32 || info.max_batch != batch)
-    return fail({ErrorCode::kUnsupported, "wants a network with one float32 input and a free batch", folder, ""});
+    return fail(
+        {ErrorCode::kUnsupported, "wants a network with one float32 input and a free batch", folder, ""});
   InputTensor input{info.inputs[0].shape, {}};
   input.shape.insert(input.shape.begin(), batch);
   size_t elements = 1;
@@ -77,15 +78,16 @@ int main(int argc, char** argv) {
         return fail({ErrorCode::kInternal, "the network failed", folder, ""});
     sessions.push_back(std::move(*session));
   }
-  std::printf("{\"batch\": %lld, \"instances\": %d, \"description\": \"%s\", \"samples_per_s\": [", (long long)batch, instances,
-              info.description.c_str());
+  std::printf("{\"batch\": %lld, \"instances\": %d, \"description\": \"%s\", \"samples_per_s\": [",
+              (long long)batch, instances, info.description.c_str());
   std::string cpu;
   for (int r = 0; r < repeats; ++r) {
     std::atomic<int64_t> samples{0};
     std::atomic<bool> failed{false};
     const auto start = Clock::now();
     const double cpu_start = process_cpu_s();
-    const auto end = start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    const auto end =
+        start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
     std::vector<std::thread> threads;
     for (const auto& session : sessions)
       threads.emplace_back([&, s = session.get()] {
@@ -101,7 +103,8 @@ int main(int argc, char** argv) {
     const double took = std::chrono::duration<double>(Clock::now() - start).count();
     std::printf("%s%.2f", r ? ", " : "", double(samples) / took);
     char text[32];
-    std::snprintf(text, sizeof text, "%s%.3f", r ? ", " : "", (process_cpu_s() - cpu_start) / double(samples) * 1e6);
+    std::snprintf(text, sizeof text, "%s%.3f", r ? ", " : "",
+                  (process_cpu_s() - cpu_start) / double(samples) * 1e6);
     cpu += text;
   }
   std::printf("], \"cpu_us_per_sample\": [%s]}\n", cpu.c_str());

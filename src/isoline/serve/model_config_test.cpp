@@ -143,8 +143,8 @@ TEST(Histogram, CountsCumulatively) {
 TEST(ModelNames, StayInTheirFolder) {
   for (const char* good : {"m", "A-b_c.9", "a..b"}) EXPECT_TRUE(check_model_name(good).ok()) << good;
   for (const std::string& bad : {std::string(), std::string("."), std::string(".."), std::string(".m"),
-                                std::string("a/b"), std::string("a\\b"), std::string("a b"),
-                                std::string("a\0b", 3), std::string("ä"), std::string(129, 'a')})
+                                 std::string("a/b"), std::string("a\\b"), std::string("a b"),
+                                 std::string("a\0b", 3), std::string("ä"), std::string(129, 'a')})
     EXPECT_FALSE(check_model_name(bad).ok()) << bad;
   EXPECT_FALSE(tensor_elements({1, -1}).ok());
   EXPECT_FALSE(tensor_elements({int64_t{1} << 62, 4}).ok());
