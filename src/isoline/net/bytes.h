@@ -50,8 +50,8 @@ class Bytes {
     if (budget_ && capacity_) budget_->give(capacity_);
   }
 
-  std::byte* data() { return memory_ + lead_; }
-  const std::byte* data() const { return memory_ + lead_; }
+  std::byte* data() { return memory_ ? memory_ + lead_ : nullptr; }
+  const std::byte* data() const { return memory_ ? memory_ + lead_ : nullptr; }
   size_t size() const { return size_; }
   std::span<const std::byte> span() const { return {data(), size_}; }
   // Room behind size(), at least one byte once grow() said yes.
