@@ -7,10 +7,11 @@
 //   cuda_kernel_bench --time     times only
 //   cuda_kernel_bench --half     without float32
 //   cuda_kernel_bench --choices N  fp16, batch N: times of every kernel and tiling with the rule's bits
-//   cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
+//   cuda_kernel_bench --hopper N  fp16, batch N: times of the rule's kernel and of all on Hopper's
+//   instructions cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
 //
-// The floor of a layer is the larger of FLOP / 790 TFLOP/s (TF32: 395, float32: 60) and bytes / 3.0 TB/s (H100; inputs and weights
-// read once, outputs written once). Exit code 1 if any check fails.
+// The floor of a layer is the larger of FLOP / 790 TFLOP/s (TF32: 395, float32: 60) and bytes / 3.0 TB/s
+// (H100; inputs and weights read once, outputs written once). Exit code 1 if any check fails.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -253,8 +254,9 @@ bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* 
   const cudaError_t refusal =
       c.planar ? conv_planar_needs(planar, out, c.shape, &needs) : conv_needs(in, out, c.shape, &needs);
   const std::vector<std::byte> packed =
-      c.planar ? pack_planar_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape)
-               : pack_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape, c.in_c, nullptr, needs.layout);
+      c.planar
+          ? pack_planar_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape)
+          : pack_conv_weights(type, weight.data(), c.out_c, c.in_c, c.shape, c.in_c, nullptr, needs.layout);
   if (c.planar) to_planar<<<256, 256>>>(in, const_cast<float*>(planar.data));
   float* weight_device = device<float>(weight.size());
   std::byte* packed_device = device<std::byte>(packed.size());
@@ -268,8 +270,10 @@ bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* 
   std::snprintf(what, sizeof what, "%s%s n%d %dx%dx%d %d->%d k%d%d%d s%d%d%d%s%s%s", name_of(type),
                 c.planar ? " planar" : "", c.n, c.z, c.y, c.x, c.in_c, c.out_c, c.shape.kernel[0],
                 c.shape.kernel[1], c.shape.kernel[2], c.shape.stride[0], c.shape.stride[1], c.shape.stride[2],
-                c.first ? " load half" : c.load ? " load" : "", c.bias ? " bias" : "",
-                c.in_extra + c.out_before + c.out_after ? " slices" : "");
+                c.first  ? " load half"
+                : c.load ? " load"
+                         : "",
+                c.bias ? " bias" : "", c.in_extra + c.out_before + c.out_after ? " slices" : "");
   if (refusal == cudaErrorNotSupported) {
     std::printf("skip  %s: does not fit shared memory\n", what);
     return true;
@@ -333,16 +337,18 @@ bool check(const Case& c, DataType type, bool quiet = false, std::vector<char>* 
     worst_of_statistics = *std::max_element(all.begin(), all.end());
   }
   const double relative = std::sqrt(e[0] / std::max(e[1], 1e-30)), largest = w[0] / std::max(w[1], 1e-30f);
-  // TF32: factors are rounded here too; what is left are sums, which tensor cores cut off, and ties of factors.
+  // TF32: factors are rounded here too; what is left are sums, which tensor cores cut off, and ties of
+  // factors.
   const double limit = type == DataType::kFloat32         ? 2e-6
                        : type == DataType::kTensorFloat32 ? 2e-5
                        : type == DataType::kFloat16       ? 6e-4
                                                           : 4e-3;
   const bool ok = relative < limit && largest < 4 * limit && b[0] == 0 && b[1] == 0 && same &&
                   worst_of_statistics < 1e-4f;
-  if (!ok || !quiet) std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
-              ok ? "ok   " : "FAIL ", what, relative, largest, double(worst_of_statistics), b[0], b[1],
-              same ? "" : ", NOT DETERMINISTIC");
+  if (!ok || !quiet)
+    std::printf("%s %s: relative %.2e, largest %.2e, statistics %.1e, not finite %llu, outside %llu%s\n",
+                ok ? "ok   " : "FAIL ", what, relative, largest, double(worst_of_statistics), b[0], b[1],
+                same ? "" : ", NOT DETERMINISTIC");
   std::fflush(stdout);
   for (void* p :
        {static_cast<void*>(in_data), static_cast<void*>(const_cast<float*>(planar.data)),
@@ -374,8 +380,9 @@ int check_candidates(Case c, DataType type) {
       c.shape.choice = choice;
       bool ok = check(c, type, true, first ? &want : &got);
       if (same_bits && !first && want != got) ok = false;
-      if (!ok) std::printf("FAIL  %s n%d %dx%dx%d %d->%d on %s\n", name_of(type), c.n, c.z, c.y, c.x, c.in_c, c.out_c,
-                           to_string(choice).c_str());
+      if (!ok)
+        std::printf("FAIL  %s n%d %dx%dx%d %d->%d on %s\n", name_of(type), c.n, c.z, c.y, c.x, c.in_c,
+                    c.out_c, to_string(choice).c_str());
       failed += !ok;
       ++candidates_checked;
       first = false;
@@ -506,7 +513,7 @@ void time_net(DataType type, int n, bool transform, int repetitions) {
   std::fflush(stdout);
 }
 
-void time_choices(int n) {
+void time_choices(int n, bool hopper) {
   for (const Layer& l : kLayers) {
     if (l.true_in_c == 1) continue;
     const int o = l.size / l.stride;
@@ -514,8 +521,11 @@ void time_choices(int n) {
     const Tensor out{nullptr, DataType::kFloat16, n, o, o, o, l.out_c, l.out_c};
     const ConvShape shape{{3, 3, 3}, {l.stride, l.stride, l.stride}};
     std::printf("%s batch %d:", l.name, n);
-    for (const ConvChoice& choice : conv_candidates(in, out, shape, true)) {
+    bool first = true;
+    for (const ConvChoice& choice : conv_candidates(in, out, shape, !hopper)) {
       double floor_ms = 0;
+      if (hopper && choice.kind == ConvKernelKind::kMma && !first) continue;
+      first = false;
       const double ms = time_layer(l, DataType::kFloat16, n, true, 7, &floor_ms, choice);
       const double as_is = time_layer(l, DataType::kFloat16, n, false, 7, &floor_ms, choice);
       std::printf("  [%s] %.4f (as it is %.4f)", to_string(choice).c_str(), ms, as_is);
@@ -529,12 +539,13 @@ void time_choices(int n) {
 
 int main(int argc, char** argv) {
   bool small = false, only_time = false, half = false;
-  int only_layer = -1, choices = 0;
+  int only_layer = -1, choices = 0, hopper = 0;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--small")) small = true;
     if (!std::strcmp(argv[i], "--time")) only_time = true;
     if (!std::strcmp(argv[i], "--half")) half = true;
     if (!std::strcmp(argv[i], "--choices") && i + 1 < argc) choices = std::atoi(argv[++i]);
+    if (!std::strcmp(argv[i], "--hopper") && i + 1 < argc) hopper = std::atoi(argv[++i]);
     if (!std::strcmp(argv[i], "--layer") && i + 1 < argc) only_layer = std::atoi(argv[++i]);
   }
   cudaDeviceProp properties;
@@ -546,7 +557,8 @@ int main(int argc, char** argv) {
     std::printf("%.4f ms\n", time_layer(kLayers[only_layer], DataType::kFloat16, 1, true, 1, &floor_ms));
     return 0;
   }
-  if (choices > 0) return time_choices(choices), 0;
+  if (choices > 0) return time_choices(choices, false), 0;
+  if (hopper > 0) return time_choices(hopper, true), 0;
   int failed = 0;
   if (!only_time) {
     const ConvShape k333{{3, 3, 3}, {1, 1, 1}}, k333s2{{3, 3, 3}, {2, 2, 2}}, k133{{1, 3, 3}, {1, 1, 1}},
@@ -577,6 +589,8 @@ int main(int argc, char** argv) {
         {1, 2, 3, 1, 8, 8, k333s2},
         {1, 24, 8, 8, 40, 24, k333, 8, 8, 8},
         {2, 8, 8, 9, 80, 104, k333, 8, 0, 8},
+        {1, 9, 35, 17, 64, 32, k333, 8, 8, 8},
+        {1, 13, 65, 18, 24, 72, k333s2, 8, 8, 8},
     };
     std::vector<Case> planar_cases = {
         {2, 9, 11, 13, 1, 32, k333, 7, 8, 8}, {1, 5, 9, 18, 2, 40, k333, 6},
@@ -584,8 +598,8 @@ int main(int argc, char** argv) {
         {1, 6, 9, 5, 4, 16, k333, 4},         {1, 5, 6, 7, 1, 8, {{5, 5, 1}, {1, 1, 1}}, 7},
     };
     for (Case& c : planar_cases) c.planar = true, c.load = false;
-    for (const Case& c : {Case{2, 8, 9, 10, 64, 32, k333}, Case{2, 9, 8, 11, 80, 72, k333}, Case{2, 5, 4, 3, 24, 40, k333},
-                          Case{2, 9, 9, 9, 32, 64, k333s2}}) {
+    for (const Case& c : {Case{2, 8, 9, 10, 64, 32, k333}, Case{2, 9, 8, 11, 80, 72, k333},
+                          Case{2, 5, 4, 3, 24, 40, k333}, Case{2, 9, 9, 9, 32, 64, k333s2}}) {
       cases.push_back(c);
       cases.back().first = c.in_c / 2 / 8 * 8;
     }

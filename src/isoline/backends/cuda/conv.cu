@@ -127,8 +127,16 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
     if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kFp32) plan_fp32(*plan, limits, &fits);
   } else {
 #ifdef ISOLINE_CUDA_WGMMA
-    if (in.type != DataType::kTensorFloat32 && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kWgmma)) {
-      plan_wgmma(*plan, limits, shape.choice, &fits);
+    if (in.type != DataType::kTensorFloat32) {
+      if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kWgmma) {
+        plan_wgmma(*plan, limits, shape.choice, &fits);
+      }
+      if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kChannels) {
+        ConvPlan other = *plan;
+        bool other_fits = false;
+        plan_channels(other, limits, shape.choice, &other_fits);
+        if (other_fits && (!fits || other.clocks < plan->clocks)) *plan = other, fits = true;
+      }
     }
 #endif
     if (!fits && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kMma)) {
@@ -150,7 +158,8 @@ cudaError_t make_planar_plan(const PlanarInput& in, const Tensor& out, const Con
   for (const int stride : shape.stride) {
     if (stride != 1) return cudaErrorNotSupported;
   }
-  if (out.type == DataType::kFloat32 || out.type == DataType::kTensorFloat32 || in.channels < 1 || in.channels > 4 || shape.kernel[2] > 3) {
+  if (out.type == DataType::kFloat32 || out.type == DataType::kTensorFloat32 || in.channels < 1 ||
+      in.channels > 4 || shape.kernel[2] > 3) {
     return cudaErrorNotSupported;
   }
   Tensor tensor = out;
@@ -203,6 +212,7 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   ConvPlan plan;
   if (make_plan(in, false, out, tried, &plan) != cudaSuccess) return {};
   if (in.type == DataType::kFloat32) return {{ConvKernelKind::kFp32}};
+  const bool channels = plan.layout == WeightLayout::kChannels32 || plan.layout == WeightLayout::kChannels64;
   const bool wgmma = plan.layout != WeightLayout::kMma;
   const int tile = plan.args.m_warps, splits = plan.args.splits;
   DeviceLimits limits;
@@ -220,12 +230,18 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
       return;
     }
     // Parts are for convolutions with few boxes; elsewhere they would only take memory.
-    if (choice.splits > std::max(1, splits) && int64_t(possible.grid.x) * possible.grid.y * possible.grid.z > most) return;
+    if (choice.splits > std::max(1, splits) &&
+        int64_t(possible.grid.x) * possible.grid.y * possible.grid.z > most)
+      return;
     found.push_back(choice);
   };
   if (wgmma) {
+    if (channels) {
+      add({ConvKernelKind::kChannels});
+      if (same_bits) return found;
+    }
     ConvChoice choice{ConvKernelKind::kWgmma};
-    choice.producers = plan.threads / 128 - 2;
+    choice.producers = channels ? 2 : plan.threads / 128 - 2;
     add(choice);
     choice.producers = 3 - choice.producers;
     add(choice);
@@ -233,6 +249,7 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   } else {
     add({ConvKernelKind::kMma, tile, plan.args.n_warps, plan.args.stages, splits});
   }
+  if (!same_bits) add({ConvKernelKind::kChannels});
   // Products are added up in one order whatever the tile; statistics are added up by box, unless the parts of
   // a split convolution are added up first.
   std::vector<int> parts{splits};
@@ -273,6 +290,8 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
   if (in.type == DataType::kFloat32) {
     error = launch_fp32(plan, stream);
 #ifdef ISOLINE_CUDA_WGMMA
+  } else if (plan.layout == WeightLayout::kChannels32 || plan.layout == WeightLayout::kChannels64) {
+    error = launch_channels(plan, in.type, stream);
   } else if (plan.layout != WeightLayout::kMma) {
     error = launch_wgmma(plan, in.type, stream);
 #endif

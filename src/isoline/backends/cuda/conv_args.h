@@ -47,6 +47,7 @@ struct ConvPlan {
   size_t shared_bytes = 0;
   int blocks = 0;
   size_t workspace_bytes = 0;
+  double clocks = 0;  // wgmma: by rule of thumb, to choose between its kernels
   WeightLayout layout = WeightLayout::kMma;
 };
 
@@ -59,10 +60,12 @@ struct DeviceLimits {
 // choice: of kind kRule or of the kernel's own.
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
+void plan_channels(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 cudaError_t launch_mma(const ConvPlan& plan, cudaStream_t stream);
 cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream);
+cudaError_t launch_channels(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream);
 

@@ -2,12 +2,12 @@
 // accumulation).
 //
 // Blocks are persistent, one per processor: two warpgroups of producers (or one) fetch boxes of inputs with
-// their halo, 16 channels at a time, apply the load transform in registers and write them into a ring in shared
-// memory; two more multiply. A warpgroup's accumulators are `columns` of 64 voxels x kN channels; the 64 rows of
-// a column are eight runs of eight neighbours along x, two per warp, and columns follow one another along y
-// and z. Inputs come from registers (ldmatrix), so one fragment serves all taps (kz, ky) that need it;
-// weights come from shared memory through descriptors. Reading either from shared memory once per product
-// would be the bottleneck.
+// their halo, 16 channels at a time, apply the load transform in registers and write them into a ring in
+// shared memory; two more multiply. A warpgroup's accumulators are `columns` of 64 voxels x kN channels; the
+// 64 rows of a column are eight runs of eight neighbours along x, two per warp, and columns follow one
+// another along y and z. Inputs come from registers (ldmatrix), so one fragment serves all taps (kz, ky) that
+// need it; weights come from shared memory through descriptors. Reading either from shared memory once per
+// product would be the bottleneck.
 //
 // kN = 32: up to 64 input channels. All weights stay in shared memory, each warpgroup works on a box of its
 // own, so that one stores its results while the other one multiplies.
@@ -16,24 +16,25 @@
 
 #include "isoline/backends/cuda/conv_launch.cuh"
 #include "isoline/backends/cuda/fragments.cuh"
+#include "isoline/backends/cuda/hopper.cuh"
 
 namespace isoline::cuda {
 namespace {
 
-constexpr int kSide = 8, kHalo = kSide + 2;   // of a box, along each axis
+constexpr int kSide = 8, kHalo = kSide + 2;  // of a box, along each axis
 constexpr int kVoxels = kHalo * kHalo * kHalo;
-constexpr int kPlane = kVoxels + 4;           // 16-byte units of eight channels; 4 modulo 8: no bank conflicts
+constexpr int kPlane = kVoxels + 4;  // 16-byte units of eight channels; 4 modulo 8: no bank conflicts
 constexpr int kStageBytes = 2 * kPlane * 16;
 constexpr int kMaxStages = 6, kSlabs = 6;
 
 template <int kN>
 struct Tile {
-  static constexpr bool kShared = kN == 64;              // the box and the weights, by both warpgroups
-  static constexpr int kColumnsY = kN == 64 ? 2 : 4;     // columns of a warpgroup along y; two along z
+  static constexpr bool kShared = kN == 64;           // the box and the weights, by both warpgroups
+  static constexpr int kColumnsY = kN == 64 ? 2 : 4;  // columns of a warpgroup along y; two along z
   static constexpr int kColumns = 2 * kColumnsY;
-  static constexpr int kFragments = kN == 64 ? 4 : 3;    // of a group: what is loaded and multiplied at a time
+  static constexpr int kFragments = kN == 64 ? 4 : 3;  // of a group: what is loaded and multiplied at a time
   static constexpr int kParts = (kColumnsY + 2) / kFragments;  // groups of one (kx, z)
-  static constexpr int kGroups = 4 * kParts;             // groups of one kx; even
+  static constexpr int kGroups = 4 * kParts;                   // groups of one kx; even
   static constexpr int kSlabBytes = 9 * kN * 32;
   static constexpr int kSumsBytes = 2 * 2 * 4 * kN * 8;  // [warpgroup][in turn][warp][channel]
 };
@@ -57,64 +58,21 @@ struct Barriers {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-__device__ __forceinline__ void barrier_init(uint64_t* barrier, int count) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
-}
-__device__ __forceinline__ void arrive(uint64_t* barrier) {
-  asm volatile("{\n .reg .b64 state;\n mbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(shared_address(barrier))
-               : "memory");
-}
-__device__ __forceinline__ void expect_bytes(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("{\n .reg .b64 state;\n mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1;\n}" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
-}
-__device__ __forceinline__ void wait(uint64_t* barrier, uint32_t phase) {
-  asm volatile(
-      "{\n .reg .pred done;\n again:\n mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n @done bra over;\n bra "
-      "again;\n over:\n}" ::"r"(shared_address(barrier)),
-      "r"(phase)
-      : "memory");
-}
-__device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(to)),
-               "l"(from), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
-}
-template <int kRegisters>
-__device__ __forceinline__ void fewer_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ __forceinline__ void more_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-__device__ __forceinline__ uint4 load_once(const void* from) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from));
-  return v;
-}
-
 // c += a * b of 64 x 16 inputs (registers of the warpgroup) and 16 x kN weights (shared memory).
 #define ISOLINE_C4(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define ISOLINE_C16(i) ISOLINE_C4(i), ISOLINE_C4(i + 4), ISOLINE_C4(i + 8), ISOLINE_C4(i + 12)
-#define ISOLINE_WGMMA32(type)                                                                               \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type                                  \
-               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                  \
-               "{%16, %17, %18, %19}, %20, 1, 1, 1, 0;"                                                     \
-               : ISOLINE_C16(0)                                                                             \
+#define ISOLINE_WGMMA32(type)                                                              \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type                 \
+               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, " \
+               "{%16, %17, %18, %19}, %20, 1, 1, 1, 0;"                                    \
+               : ISOLINE_C16(0)                                                            \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-#define ISOLINE_WGMMA64(type)                                                                               \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                                  \
-               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                   \
-               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "          \
-               "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"                                                     \
-               : ISOLINE_C16(0), ISOLINE_C16(16)                                                            \
+#define ISOLINE_WGMMA64(type)                                                                      \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                         \
+               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+               "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"                                            \
+               : ISOLINE_C16(0), ISOLINE_C16(16)                                                   \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 template <typename T, int kN>
 __device__ __forceinline__ void multiply(float (&c)[kN / 2], const uint32_t (&a)[4], uint64_t b) {
@@ -144,41 +102,9 @@ __device__ __forceinline__ void pin(float (&acc)[kColumns][kValues]) {
     for (int j = 0; j < kValues; ++j) asm volatile("" : "+f"(acc[i][j])::"memory");
   }
 }
-template <int kLeft>
-__device__ __forceinline__ void wait_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+__device__ __forceinline__ Item item_of(const ConvArgs& p, int index) {
+  return item_at(p, index, kSide, kSide, kSide);
 }
-
-struct Item {
-  int sample, split, n_tile, box, z, y, x;
-  bool valid;
-};
-
-__device__ __forceinline__ Item item_at(const ConvArgs& p, int index) {
-  Item item;
-  item.valid = index < p.items;
-  item.box = index % p.tiles;
-  int rest = index / p.tiles;
-  item.n_tile = rest % p.n_tiles;
-  rest /= p.n_tiles;
-  item.split = rest % p.splits;
-  item.sample = rest / p.splits;
-  item.x = item.box % p.tiles_x * kSide;
-  rest = item.box / p.tiles_x;
-  item.y = rest % p.tiles_y * kSide;
-  item.z = rest / p.tiles_y * kSide;
-  return item;
-}
-
-// Where a ring stands.
-struct Turn {
-  int slot = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance(int by, int slots) {
-    slot += by;
-    if (slot >= slots) slot -= slots, phase ^= 1;
-  }
-};
 
 template <typename T, int kN, int kWarpgroups>
 __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, Barriers& barriers) {
@@ -192,14 +118,14 @@ __device__ __forceinline__ void fetch_inputs(const ConvArgs& p, uint4* stages, B
   for (int round = blockIdx.x; round < rounds; round += gridDim.x) {
     int begin = 0, end = p.chunks;
     if (Shape::kShared) {
-      begin = item_at(p, round).split * p.chunks_per_split;
+      begin = item_of(p, round).split * p.chunks_per_split;
       end = min(begin + p.chunks_per_split, p.chunks);
     }
     for (int chunk = begin; chunk < end; ++chunk) {
 #pragma unroll 1
       for (int which = 0; which < (Shape::kShared ? 1 : 2); ++which) {
         // Each time anew: held in registers, two of them would leave too few.
-        const Item item = item_at(p, Shape::kShared ? round : 2 * round + which);
+        const Item item = item_of(p, Shape::kShared ? round : 2 * round + which);
         const int channel = chunk * 16 + half * 8;
         const bool wanted = item.valid && channel < p.in_c;
         const T* const in = static_cast<const T*>(p.in) +
@@ -269,7 +195,7 @@ __device__ __forceinline__ void fetch_weights(const ConvArgs& p, char* slabs, Ba
   }
   Turn turn;
   for (int round = blockIdx.x; round < p.items; round += gridDim.x) {
-    const Item item = item_at(p, round);
+    const Item item = item_of(p, round);
     const int begin = item.split * p.chunks_per_split, end = min(begin + p.chunks_per_split, p.chunks);
     const char* from = packed + (int64_t(item.n_tile) * p.chunks + begin) * 3 * Shape::kSlabBytes;
     for (int i = begin * 3; i < end * 3; ++i, from += Shape::kSlabBytes) {
@@ -378,12 +304,12 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
   const int warp_z = Shape::kShared ? warpgroup * 4 + (warp >> 1) * 2 : warp * 2;
   const int warp_y = Shape::kShared ? (warp & 1) * 2 * Shape::kColumnsY : 0;
   const uint32_t lane_offset =
-      uint32_t((lane >> 4) * kPlane +
-               (warp_z * kHalo + warp_y + (lane >> 3 & 1) * Shape::kColumnsY) * kHalo + (lane & 7)) *
+      uint32_t((lane >> 4) * kPlane + (warp_z * kHalo + warp_y + (lane >> 3 & 1) * Shape::kColumnsY) * kHalo +
+               (lane & 7)) *
       16;
   const uint32_t stages_at = shared_address(stages);
-  // Descriptor of 16 x kN weights: 8 x 8 cores of 128 bytes, eight outputs apart 128 bytes, eight inputs apart
-  // kN * 16 bytes.
+  // Descriptor of 16 x kN weights: 8 x 8 cores of 128 bytes, eight outputs apart 128 bytes, eight inputs
+  // apart kN * 16 bytes.
   const uint64_t descriptor =
       (uint64_t(128 >> 4) << 32) | uint64_t(kN) << 16 | uint64_t(shared_address(slabs) >> 4);
   Turn turn, slab;
@@ -395,7 +321,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
   const int rounds = Shape::kShared ? p.items : ceil_div(p.items, 2);
   int odd_item = 0;
   for (int round = blockIdx.x; round < rounds; round += gridDim.x, odd_item ^= 1) {
-    const Item item = item_at(p, Shape::kShared ? round : 2 * round + warpgroup);
+    const Item item = item_of(p, Shape::kShared ? round : 2 * round + warpgroup);
     const int begin = item.split * p.chunks_per_split, end = min(begin + p.chunks_per_split, p.chunks);
     if (!item.valid) {  // the ring goes on
       for (int chunk = 0; chunk < p.chunks; ++chunk) {
@@ -433,8 +359,8 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const uint4* s
 #pragma unroll 1
       for (int kx = 0; kx < 3; ++kx) {
         if (Shape::kShared) wait(&barriers.weights_full[slab.slot], slab.phase);
-        const uint64_t b = descriptor + uint64_t((Shape::kShared ? slab.slot : chunk * 3 + kx) *
-                                                 (Shape::kSlabBytes >> 4));
+        const uint64_t b =
+            descriptor + uint64_t((Shape::kShared ? slab.slot : chunk * 3 + kx) * (Shape::kSlabBytes >> 4));
 #pragma unroll
         for (int g = 0; g < kGroups; ++g) {
           asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -496,8 +422,8 @@ __global__ void __launch_bounds__(Producers<kN, kWarpgroups>::kAll, 1)
   using Threads = Producers<kN, kWarpgroups>;
   extern __shared__ __align__(128) uint4 shared[];
   char* const slabs = reinterpret_cast<char*>(shared) + p.stages * kStageBytes;
-  float2* const sums = reinterpret_cast<float2*>(
-      slabs + (Shape::kShared ? kSlabs : p.chunks * 3) * Shape::kSlabBytes);
+  float2* const sums =
+      reinterpret_cast<float2*>(slabs + (Shape::kShared ? kSlabs : p.chunks * 3) * Shape::kSlabBytes);
   Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<char*>(sums) + Shape::kSumsBytes);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kMaxStages; ++i) {
@@ -579,6 +505,9 @@ void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& ch
   plan.grid = dim3(unsigned(std::min(narrow ? ceil_div(a.items, 2) : a.items, limits.processors)));
   plan.blocks = a.tiles * (narrow ? 1 : 2);
   plan.layout = narrow ? WeightLayout::kWgmma32 : WeightLayout::kWgmma64;
+  // Clocks: products of two warpgroups, and the part of the time that they took where it was measured.
+  const int rounds = ceil_div(narrow ? ceil_div(a.items, 2) : a.items, limits.processors);
+  plan.clocks = double(rounds) * a.chunks_per_split * 27 * 8 * 32 / (narrow ? .45 : .65);
   *fits = true;
 }
 

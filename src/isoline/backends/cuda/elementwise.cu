@@ -37,32 +37,40 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// One block of 4 channels x 256 rows; partial sums are taken in steps of 256 blocks, then joined pairwise.
+// One block of 4 channels x 256 rows; partial sums are taken in steps of 256 blocks, then joined in a fixed
+// order.
 constexpr int kFinishRows = 256, kFinishChannels = 4;
 __global__ void __launch_bounds__(kFinishRows* kFinishChannels)
     finish_kernel(const float2* partial, int blocks, int c, double voxels, float eps, const float* gamma,
                   const float* beta, float2* scale_shift) {
-  __shared__ double2 sums[kFinishRows][kFinishChannels];
+  constexpr int kWarps = kFinishRows * kFinishChannels / 32;
+  __shared__ double2 sums[kWarps][kFinishChannels];
   const int lane = threadIdx.x % kFinishChannels, row = threadIdx.x / kFinishChannels, n = blockIdx.y;
   const int channel = blockIdx.x * kFinishChannels + lane;
   double2 s{0, 0};
   const float2* p = partial + int64_t(n) * blocks * c + channel;
-#pragma unroll 8
+#pragma unroll 16
   for (int b = row; b < blocks; b += kFinishRows) {
     const float2 q = p[int64_t(b) * c];
     s.x += q.x;
     s.y += q.y;
   }
-  sums[row][lane] = s;
-  for (int half = kFinishRows / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (row < half) {
-      sums[row][lane].x += sums[row + half][lane].x;
-      sums[row][lane].y += sums[row + half][lane].y;
+  const auto join_rows_of_warp = [&] {
+#pragma unroll
+    for (int d = kFinishChannels; d < 32; d *= 2) {
+      s.x += __shfl_xor_sync(~0u, s.x, d);
+      s.y += __shfl_xor_sync(~0u, s.y, d);
     }
-  }
+  };
+  join_rows_of_warp();
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 < kFinishChannels) sums[warp][lane] = s;
+  __syncthreads();
+  if (warp) return;
+  s = {0, 0};
+  for (int w = row; w < kWarps; w += 32 / kFinishChannels) s.x += sums[w][lane].x, s.y += sums[w][lane].y;
+  join_rows_of_warp();
   if (row) return;
-  s = sums[0][lane];
   const double mean = s.x / voxels, squares = s.y / voxels - mean * mean;
   const double variance = squares < 0 ? 0.0 : squares;  // NaN stays NaN
   const double scale = double(gamma[channel]) / sqrt(variance + double(eps));

@@ -57,6 +57,8 @@ std::string to_string(const ConvChoice& c) {
       return "fp32";
     case ConvKernelKind::kWgmma:
       return "wgmma p" + std::to_string(c.producers);
+    case ConvKernelKind::kChannels:
+      return "channels";
     case ConvKernelKind::kMma:
       break;
   }
@@ -65,7 +67,7 @@ std::string to_string(const ConvChoice& c) {
 }
 
 Result<ConvChoice> parse_choice(const std::string& text) {
-  for (const ConvKernelKind kind : {ConvKernelKind::kRule, ConvKernelKind::kFp32}) {
+  for (const ConvKernelKind kind : {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kChannels}) {
     const ConvChoice c{kind};
     if (text == to_string(c)) return c;
   }
