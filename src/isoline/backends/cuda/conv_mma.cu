@@ -364,7 +364,8 @@ __global__ void __launch_bounds__(128, 2) conv_mma_kernel(const __grid_constant_
 // A warp holds fewer fragments than above: what matters here are many warps in flight.
 constexpr int kPlanarColumns = 4, kPlanarWarps = 8;
 
-template <typename T>
+// k3: kernel 3 along z and y, whose divisions are by constants.
+template <typename T, bool k3>
 __global__ void __launch_bounds__(32 * kPlanarWarps, 2) conv_planar_kernel(const __grid_constant__ ConvArgs p) {
   extern __shared__ uint4 shared[];
   T* const values = reinterpret_cast<T*>(shared);
@@ -417,11 +418,11 @@ __global__ void __launch_bounds__(32 * kPlanarWarps, 2) conv_planar_kernel(const
   const int low = ((warp_z + row / p.fy) * p.yh + warp_y + row % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
   const int high =
       ((warp_z + (row + 8) / p.fy) * p.yh + warp_y + (row + 8) % p.fy) * p.x_pitch + warp_x + 2 * (q & 1);
-  const int lines = p.in_c * p.kz * p.ky;
+  const int kz = k3 ? 3 : p.kz, ky = k3 ? 3 : p.ky, lines = p.in_c * kz * ky;
   const auto line_offset = [&](int line) {
     if (line >= lines) return 0;  // weight 0
-    const int plane = line / p.ky, c = plane / p.kz;
-    return ((c * p.zh + plane - c * p.kz) * p.yh + line - plane * p.ky) * p.x_pitch;
+    const int plane = line / ky, c = plane / kz;
+    return ((c * p.zh + plane - c * kz) * p.yh + line - plane * ky) * p.x_pitch;
   };
   const auto pair = [&](int at, int x) {
     return *reinterpret_cast<const uint32_t*>(values + (x & 1 ? count + at + x - 1 : at + x));
@@ -561,8 +562,11 @@ void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits) {
 }
 
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream) {
+  const bool k3 = plan.args.kz == 3 && plan.args.ky == 3;
   const ConvKernel kernel =
-      type == DataType::kFloat16 ? conv_planar_kernel<__half> : conv_planar_kernel<__nv_bfloat16>;
+      type == DataType::kFloat16
+          ? (k3 ? conv_planar_kernel<__half, true> : conv_planar_kernel<__half, false>)
+          : (k3 ? conv_planar_kernel<__nv_bfloat16, true> : conv_planar_kernel<__nv_bfloat16, false>);
   return launch_conv(kernel, plan, stream);
 }
 
