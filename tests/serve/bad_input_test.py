@@ -1,6 +1,7 @@
 """Hostile bytes on raw sockets: each class is answered as stated, in time, within the memory bound."""
 import gzip
 import json
+import os
 import socket
 import struct
 import sys
@@ -32,7 +33,8 @@ class BadInput(unittest.TestCase):
         start = time.monotonic()
         self.assertEqual(self.server.request("/v2/health/ready")[0], 200)
         self.assertLess(time.monotonic() - start, 1)
-        self.assertLess(self.server.rss_kb() - self.rss_kb, (BODY_MB + 64) << 10)
+        if not os.environ.get("ISOLINE_SANITIZED"):  # freed memory stays in quarantine there
+            self.assertLess(self.server.rss_kb() - self.rss_kb, (BODY_MB + 64) << 10)
 
     def connect(self, port=None):
         s = socket.create_connection(("127.0.0.1", port or self.server.http))

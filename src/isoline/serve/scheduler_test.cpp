@@ -122,7 +122,7 @@ class SchedulerTest : public testing::Test {
     job.samples = samples;
     job.inputs = {{{samples, 1}, std::as_bytes(std::span(*data))}};
     job.wanted = {0};
-    job.done = [this, s](Result<InferResponse> r) {
+    job.done = [this, s = s.get()](Result<InferResponse> r) {  // which owns the job
       if (s->dones++) return;
       s->result = std::move(r);
       std::lock_guard lock(order_mutex);
