@@ -279,12 +279,14 @@ __device__ __forceinline__ void transform_planes(const ConvArgs& p, const char* 
       const uint32_t inside = transformed && unsigned(place.z()) < unsigned(p.in_z) ? inside_xy : 0;
 #pragma unroll
       for (int begin = 0; begin < kUnits; begin += kTogether) {
-        // All reads come first: one at a time, the latency of each would count. What is read beyond the last
-        // voxel is not written.
+        // All reads come first: one at a time, the latency of each would count. Beyond the last voxel there
+        // are others'.
         uint4 value[kTogether];
 #pragma unroll
         for (int i = 0; i < kTogether; ++i) {
-          if (begin + i < kUnits) value[i] = load_shared(at + (begin + i) * kEach * Shape::kVoxelBytes);
+          const int unit = begin + i;
+          const bool exists = (unit + 1) * kEach <= kAll || first + unit * kEach < kAll;
+          if (unit < kUnits) value[i] = load_shared(at + (exists ? unit * kEach * Shape::kVoxelBytes : 0));
         }
         __syncwarp();  // or the compiler moves reads back between the writes
 #pragma unroll
