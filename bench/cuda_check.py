@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "kidney_phantom"
-PROGRAMS = ["apps/isoline/isoline", "src/isoline/backends/cuda/cuda_bench", "src/isoline/backends/cuda/backend_cuda_test",
+PROGRAMS = ["apps/isoline/isoline", "src/isoline/backends/cuda/cuda_bench", "src/isoline/backends/cuda/cuda_kernel_bench",
+            "src/isoline/backends/cuda/backend_cuda_test",
             "src/isoline/backends/registry/backends_test", "tests/device/scan_device_test"]
 
 
@@ -64,6 +65,10 @@ class Check:
             r, s = self.run(self.bin / program, f"--gtest_filter={pattern}")
             last = [line for line in (r.stdout if r else "").splitlines() if "tests ran" in line or "PASSED" in line or "SKIPPED" in line]
             self.judge(program, r and r.returncode == 0, seconds=round(s, 2), said=last[:2])
+        r, s = self.run(self.bin / "cuda_kernel_bench", "--small", "--half")
+        last = [line for line in (r.stdout if r else "").splitlines() if "checked" in line or "passed" in line]
+        self.judge("cuda_kernel_bench --small --half: every kernel and tiling against a naive convolution", r and r.returncode == 0 and last,
+                   seconds=round(s, 2), said=last)
 
     def sanitizer(self):
         tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
@@ -82,6 +87,10 @@ class Check:
                 if not ran:
                     print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
                 self.judge(f"compute-sanitizer {kind} {program} {pattern}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
+
+            r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / "cuda_kernel_bench", "--channels", timeout=150)
+            said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
+            self.judge(f"compute-sanitizer {kind} cuda_kernel_bench --channels", r and r.returncode == 0 and said, seconds=round(s, 1), said=said)
 
     def labels(self, path):
         import numpy
