@@ -75,6 +75,61 @@ TEST(CudaPack, Tf32WeightsLieInFragmentOrderAndAreRounded) {
   EXPECT_EQ(floats[256], -1.0f);
 }
 
+// Read back as conv_channels.cu's products do: matrices of rows of 16 inputs, the two halves of a row apart.
+TEST(CudaPack, ChannelsAreRowsOfTheMatricesOfWeights) {
+  constexpr int kChannels = 56, kChunks = 4;  // the last one is half empty
+  std::vector<int> positions;
+  for (int i = 0; i < kChannels; ++i)
+    if (i % 5 != 3) positions.push_back(i);  // gaps
+  const int in = int(positions.size());
+  const auto output_of = [](int row) {  // of 16
+    return 4 * (row % 8 / 2) + 2 * (row / 8) + row % 2;
+  };
+  for (const int out : {24, 72}) {
+    const bool pair = out <= 32;
+    std::vector<float> weight(size_t(out * in * 27));
+    for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i % 2039 + 1);  // exact in fp16
+    const ConvShape shape{{3, 3, 3}, {1, 1, 1}};
+    const auto packed =
+        pack_conv_weights(DataType::kFloat16, weight.data(), out, in, shape, kChannels, positions.data(),
+                          pair ? WeightLayout::kChannels32 : WeightLayout::kChannels64);
+    const auto* const halves = reinterpret_cast<const __half*>(packed.data());
+    const auto want = [&](int o, int channel, int kz, int tap) {
+      const auto at = std::find(positions.begin(), positions.end(), channel);
+      if (o >= out || at == positions.end()) return 0.0f;
+      return weight[size_t((o * in + int(at - positions.begin())) * 27 + kz * 9 + tap)];
+    };
+    size_t read = 0;
+    if (pair) {
+      const int rows = (kChunks * 9 * 4 + 1) * 32;
+      ASSERT_EQ(packed.size(), size_t(rows) * 32);
+      for (int half = 0; half < 2; ++half)
+        for (int row = 0; row < rows; ++row)
+          for (int k = 0; k < 8; ++k, ++read) {
+            const int block = row / 32, strip = block / 4, kz = 3 - block % 4;
+            const int o = row % 32 / 16 * 16 + output_of(row % 16);
+            const float w = kz == 3 ? 0 : want(o, strip / 9 * 16 + half * 8 + k, kz, strip % 9);
+            ASSERT_EQ(__half2float(halves[read]), w) << "row " << row << ", input " << k;
+          }
+    } else {
+      ASSERT_EQ(packed.size(), size_t(2 * kChunks * 27 * 64 * 32));
+      for (int tile = 0; tile < 2; ++tile)
+        for (int two = 0; two < kChunks / 2; ++two)
+          for (int kz = 0; kz < 3; ++kz)
+            for (int chunk = 0; chunk < 2; ++chunk)
+              for (int tap = 0; tap < 9; ++tap)
+                for (int half = 0; half < 2; ++half)
+                  for (int row = 0; row < 64; ++row)
+                    for (int k = 0; k < 8; ++k, ++read) {
+                      const int o = tile * 64 + row / 16 * 16 + output_of(row % 16);
+                      const float w = want(o, (two * 2 + chunk) * 16 + half * 8 + k, kz, tap);
+                      ASSERT_EQ(__half2float(halves[read]), w) << "output " << o << ", input " << k;
+                    }
+    }
+    EXPECT_EQ(read * 2, packed.size());
+  }
+}
+
 // Read back as transpose_fragments.cu's lanes do.
 TEST(CudaPack, TransposedWeightsLieInFragmentOrder) {
   constexpr int kIn = 7, kChannels = 40, kOut = 41, kTaps = 2;

@@ -13,7 +13,7 @@
 
 namespace isoline::cuda {
 
-// "wgmma", "mma 2x2 s2 k1".
+// "channels", "wgmma p2", "mma 2x2 s2 k1".
 std::string to_string(const ConvChoice& choice);
 Result<ConvChoice> parse_choice(const std::string& text);
 

@@ -27,13 +27,13 @@ class Tuning : public ::testing::Test {
 TEST(TuningChoice, TextIsReadBackAndNothingElse) {
   for (const ConvChoice& c :
        {ConvChoice{}, ConvChoice{ConvKernelKind::kFp32}, ConvChoice{ConvKernelKind::kWgmma, 0, 0, 0, 0, 2},
-        ConvChoice{ConvKernelKind::kMma, 1, 4, 2, 16}}) {
+        ConvChoice{ConvKernelKind::kChannels}, ConvChoice{ConvKernelKind::kMma, 1, 4, 2, 16}}) {
     const auto back = parse_choice(to_string(c));
     ASSERT_TRUE(back.ok()) << to_string(c);
     EXPECT_EQ(*back, c);
   }
   for (const char* text : {"", "mma", "mma 2x2", "mma 2x2 s2", "mma 2x2 s2 k1 and more", "mma 2x2 s2 k0",
-                           "Wgmma", "mma 2x2 s2 k99999999999999999999", "mma  2x2 s2 k1"})
+                           "Wgmma", "channels 1", "mma 2x2 s2 k99999999999999999999", "mma  2x2 s2 k1"})
     EXPECT_FALSE(parse_choice(text).ok()) << text;
 }
 
