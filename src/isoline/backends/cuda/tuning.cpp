@@ -67,7 +67,8 @@ std::string to_string(const ConvChoice& c) {
 }
 
 Result<ConvChoice> parse_choice(const std::string& text) {
-  for (const ConvKernelKind kind : {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kChannels}) {
+  for (const ConvKernelKind kind :
+       {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kChannels}) {
     const ConvChoice c{kind};
     if (text == to_string(c)) return c;
   }
