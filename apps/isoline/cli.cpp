@@ -75,7 +75,8 @@ Result<Vec3<double>> parse_spacing(const std::string& text, const std::string& o
 }
 
 void print(const Json& json) {
-  std::cout << json.dump(2) << "\n" << std::flush;
+  std::cout << json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n"
+            << std::flush;
 }
 
 Json to_json(const Error& error) {

@@ -37,7 +37,8 @@ Status write_companions(const Options& o) {
       {"folder_with_segs_from_prev_stage", o.previous_stage.empty() ? Json(nullptr) : Json(o.previous_stage)},
       {"num_parts", 1},
       {"part_id", 0}};
-  return write_file_atomically((out / "predict_from_raw_data_args.json").string(), arguments.dump(4));
+  return write_file_atomically((out / "predict_from_raw_data_args.json").string(),
+                               arguments.dump(4, ' ', false, Json::error_handler_t::replace));
 }
 
 // nnU-Net's -device as a choice of backend; --backend, where given, stays.

@@ -140,7 +140,8 @@ Status serve_models(const Options& o) {
       if (!m.error)
         ready["models"].push_back(
             {{"name", m.name}, {"version", std::to_string(m.version)}, {"platform", kVolumePlatform}});
-    std::cout << ready.dump() << std::endl;  // one line, for whoever started this
+    std::cout << ready.dump(-1, ' ', false, Json::error_handler_t::replace)
+              << std::endl;  // one line, for whoever started this
     while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     frontend.set_ready(false);
     if (!o.quiet) std::cerr << "isoline: draining\n";

@@ -200,6 +200,12 @@ class BadInput(unittest.TestCase):
                 self.refused(self.segment(self.scan(nifti()), model=model), UNSUPPORTED, name)
                 shutil.rmtree(model)
 
+    def test_a_name_that_is_no_text(self):
+        name = os.fsencode(self.dir) + b"/no\xff.nii.gz"
+        r = subprocess.run([ISOLINE, "segment", "-m", MODEL, "-i", name, "-o", self.out, "--json"], capture_output=True, timeout=120)
+        self.assertEqual(r.returncode, 3)
+        self.assertEqual(json.loads(r.stdout)["failures"][0]["error"]["code"], "not_found")
+
     def test_garbage_json(self):
         model = self.model_copy()
         (model / "plans.json").write_text('{"configurations": [')

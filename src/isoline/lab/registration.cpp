@@ -85,7 +85,8 @@ Result<RegistrationRecord> register_plan(const Plan& plan) {
   json["time"] = r.time;
   json["sha256"] = r.sha256;
   json["registered"] = nlohmann::ordered_json::parse(r.registered);
-  ISOLINE_RETURN_IF_ERROR(write_file_atomically(file, json.dump(1) + "\n"));
+  ISOLINE_RETURN_IF_ERROR(
+      write_file_atomically(file, json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"));
   return r;
 }
 
