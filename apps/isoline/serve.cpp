@@ -1,6 +1,7 @@
 // isoline serve: a folder of models over the Open Inference Protocol, until SIGTERM or SIGINT.
 #include <pthread.h>
 
+#include <cctype>
 #include <csignal>
 #include <iostream>
 #include <thread>
@@ -23,6 +24,7 @@ constexpr const char* kVolumePlatform = "isoline_volume";
 
 struct Options {
   std::string models, address = "127.0.0.1", tls_certificate, tls_key, token_file;
+  std::vector<std::string> host_names;
   int http_port = 8000, grpc_port = 8001;
   bool no_model_control = false, strict = false, quiet = false;
   double max_body_mb = 64, max_in_flight_mb = 1024, head_timeout_s = 10, transfer_timeout_s = 10,
@@ -83,6 +85,10 @@ Status serve_models(const Options& o) {
   if (!o.token_file.empty()) {
     ISOLINE_ASSIGN(front.tokens, read_tokens(o.token_file));
   }
+  front.only_known_hosts = front.tokens.empty() && (o.address == "::1" || o.address.starts_with("127."));
+  front.host_names = o.host_names;
+  for (std::string& name : front.host_names)
+    for (char& c : name) c = char(std::tolower(static_cast<unsigned char>(c)));
   std::shared_ptr<net::TlsContext> http_tls, grpc_tls;
   if (!o.tls_key.empty()) {
     ISOLINE_ASSIGN(http_tls, net::TlsContext::load(o.tls_certificate, o.tls_key, false));
@@ -175,6 +181,9 @@ Action add_serve(CLI::App& app) {
   app.add_option("--tls-key", o->tls_key, "PEM file with the certificate's key");
   app.add_option("--token-file", o->token_file,
                  "Requests must carry one of this file's tokens (Authorization: Bearer ...)");
+  app.add_option("--host-name", o->host_names,
+                 "Without tokens and for this machine only: a name, beside localhost, that requests may be "
+                 "for (repeatable)");
   app.add_flag("--no-model-control", o->no_model_control, "Clients may not load and unload models");
   app.add_flag("--strict", o->strict, "End if any model fails to load");
   app.add_option("--max-body-mb", o->max_body_mb, "Largest request, as sent and decompressed")

@@ -364,6 +364,19 @@ class Access(unittest.TestCase):
             self.assertEqual(server.request("/v2/repository/models/m/unload", b"", {"Origin": "http://evil.example"})[0], 403)
             self.assertEqual(server.request("/v2/models/m/ready", headers={"Origin": "http://evil.example"})[0], 200)
 
+    def test_names_that_are_not_this_machine(self):
+        with serving(ISOLINE, {"m": identity()}, "--host-name", "Scans.Example") as server:
+            def status(host, path="/v2/models/m", **more):
+                return server.request(path, headers={"Host": host, **more.pop("headers", {})}, **more)[0]
+            for host in ("localhost", "LocalHost:8000", "a.localhost:1", "127.0.0.1:8000", "[::1]:8000", "scans.example:8000"):
+                self.assertEqual(status(host), 200, host)
+            for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost:8000", "127.0.0.1.evil.example"):
+                self.assertEqual(status(host), 403, host)
+                self.assertEqual(status(host, "/v2/repository/models/m/unload", body={}, headers={"Origin": "http://" + host}), 403, host)
+                self.assertEqual(status(host, "/metrics"), 403, host)
+                self.assertEqual(status(host, "/v2/health/live"), 200, host)
+            self.assertEqual(status("localhost"), 200)
+
     def test_token_and_tls(self):
         with tempfile.TemporaryDirectory() as folder:
             key, certificate, tokens = (os.path.join(folder, n) for n in ("key.pem", "cert.pem", "tokens"))

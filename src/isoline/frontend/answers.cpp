@@ -92,13 +92,29 @@ bool from_another_site(const net::HttpHead& head) {
   return host == std::string_view::npos || origin.substr(host + 3) != head.header("host");
 }
 
+// "localhost:8000", "127.0.0.1", "[::1]:8000": what no other site can have as its name.
+bool known_host(std::string_view host, const std::vector<std::string>& names) {
+  if (host.empty() || host.front() == '[') return true;
+  std::string name(host.substr(0, host.rfind(':')));
+  for (char& c : name)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  if (name.find_first_not_of("0123456789.") == std::string::npos) return true;
+  const std::string_view local = "localhost";
+  if (name == local || (name.size() > local.size() && name.ends_with(".localhost"))) return true;
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 }  // namespace
 
-std::optional<HttpResponse> refuse_stranger(const std::vector<std::string>& tokens,
-                                            const net::HttpHead& head) {
+std::optional<HttpResponse> refuse_stranger(const FrontendOptions& options, const net::HttpHead& head) {
+  if (options.only_known_hosts && !known_host(head.header("host"), options.host_names))
+    return failure(403,
+                   "this server needs no token, so it answers to its address and 'localhost' only; start it "
+                   "with --host-name for "
+                   "another name");
   if (head.method != "GET" && head.method != "HEAD" && from_another_site(head))
     return failure(403, "pages of other sites may not ask this server");
-  if (authorized(tokens, head.header("authorization"))) return std::nullopt;
+  if (authorized(options.tokens, head.header("authorization"))) return std::nullopt;
   HttpResponse r = failure(401, "a valid bearer token is needed");
   r.headers.emplace_back("WWW-Authenticate", "Bearer");
   return r;

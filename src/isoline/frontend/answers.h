@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "isoline/base/result.h"
+#include "isoline/frontend/frontend.h"
 #include "isoline/net/server.h"
 
 namespace isoline::frontend {
@@ -25,8 +26,8 @@ std::optional<std::vector<std::string>> split_path(std::string_view path);
 // "Image/PNG; q=1" -> "image/png".
 std::string media_type(std::string_view content_type);
 
-// The refusal of a request that carries none of the tokens, or that a page of another site sent.
-std::optional<net::HttpResponse> refuse_stranger(const std::vector<std::string>& tokens,
-                                                 const net::HttpHead& head);
+// The refusal of a request that carries none of the tokens, that a page of another site sent, or that is for
+// a host this server does not know as itself.
+std::optional<net::HttpResponse> refuse_stranger(const FrontendOptions& options, const net::HttpHead& head);
 
 }  // namespace isoline::frontend

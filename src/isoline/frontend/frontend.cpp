@@ -32,7 +32,7 @@ net::BodyPlanner Frontend::body_planner() {
     const auto path = split_path(head.path);
     if (!path || !JobRoutes::is_path(*path)) return net::BodyPlan{};
     net::BodyPlan plan;
-    plan.refusal = refuse_stranger(options_.tokens, head);
+    plan.refusal = refuse_stranger(options_, head);
     return plan.refusal ? std::move(plan) : jobs_->plan(head, *path);
   };
 }

@@ -22,6 +22,11 @@ struct FrontendOptions {
   oip::ServerInfo server;
   std::vector<std::string>
       tokens;  // a request must carry one of them ("Authorization: Bearer ..."); empty: none needed
+  // Where no token is needed: REST requests must be for an address, "localhost" or one of these names (header
+  // Host), or a page of any site could make its own name mean this machine and ask as if it were of this
+  // site.
+  bool only_known_hosts = false;
+  std::vector<std::string> host_names;
   bool model_control = true;  // clients may load and unload models
   int threads = 2;
   HostWatchOptions host;

@@ -85,7 +85,7 @@ void RestRoutes::handle(const std::shared_ptr<net::HttpExchange>& exchange) {
     if (!get) return wrong_method("GET");
     return exchange->respond(page_file(*file));
   }
-  if (auto refusal = refuse_stranger(f_.options_.tokens, head)) return exchange->respond(std::move(*refusal));
+  if (auto refusal = refuse_stranger(f_.options_, head)) return exchange->respond(std::move(*refusal));
   if (p.size() == 1 && is(0, "metrics")) {
     if (!get) return wrong_method("GET");
     const net::ServerFigures s = f_.server_.figures();
