@@ -75,7 +75,7 @@ class Load:
 
     def __init__(self, server, rate, stop):
         self.server, self.rate, self.stop, self.answers, self.broken = server, rate, stop, [], 0
-        head = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+        head = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
         self.request = head + BODY
 
     async def one(self, idle):
@@ -114,7 +114,7 @@ class Load:
 
 
 def vanish(server, stop, counts):
-    whole = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    whole = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
     chaos = random.Random(7)
     while not stop.is_set():
         kind = chaos.choice(("head", "body", "answer", "grpc", "silent", "volume"))
@@ -129,7 +129,7 @@ def vanish(server, stop, counts):
                 elif kind == "grpc":
                     s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(chaos.randrange(0, 40)))
                 elif kind == "volume":
-                    s.sendall(b"POST /v1/segmentations?model=kidney_phantom HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(70000))
+                    s.sendall(b"POST /v1/segmentations?model=kidney_phantom HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n" + bytes(70000))
                 if chaos.random() < 0.5:
                     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST instead of FIN
             counts[kind] = counts.get(kind, 0) + 1

@@ -68,7 +68,7 @@ class BadInput(unittest.TestCase):
         self.assertTrue(answer["error"])
 
     def post(self, headers, body=b""):
-        return b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n" + body
+        return b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n" + body
 
     def test_content_length_lies(self):
         self.refused(413, self.post(b"Content-Length: 100000000000000\r\n"))
@@ -94,7 +94,7 @@ class BadInput(unittest.TestCase):
         self.refused(501, self.post(b"Transfer-Encoding: gzip, chunked\r\n"))
 
     def test_heads(self):
-        self.refused(408, b"GET /v2 HTTP/1.1\r\nHost: x\r\n", within=2)
+        self.refused(408, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n", within=2)
         self.refused(431, b"GET /v2 HTTP/1.1\r\nA: " + b"x" * 20000 + b"\r\n\r\n")
         self.refused(431, b"GET /v2 HTTP/1.1\r\n" + b"A: b\r\n" * 150 + b"\r\n")
         self.refused(400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")

@@ -228,7 +228,7 @@ class Segmentations(unittest.TestCase):
     def test_drain_lets_a_short_job_end_and_takes_no_more(self):
         with self.serving(*QUICK, "--drain-timeout", "60") as server:
             held = socket.create_connection(("127.0.0.1", server.http))  # keeps the server draining
-            held.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {self.tiny.stat().st_size}\r\n\r\n".encode())
+            held.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {self.tiny.stat().st_size}\r\n\r\n".encode())
             id = self.accepted(server, self.long)
             self.becomes(server, id, "running")
             server.process.terminate()
@@ -298,7 +298,7 @@ class Segmentations(unittest.TestCase):
             self.assertEqual(self.files(server, "scans"), [])
             self.assertEqual(server.json(JOBS)[1]["jobs"], [])
             # A sender that stops, one that lies about the length, and one that leaves.
-            head = f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: x\r\n"
+            head = f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: localhost\r\n"
             with socket.create_connection(("127.0.0.1", server.http)) as s:
                 s.settimeout(10)
                 s.sendall((head + "Content-Length: 500000\r\n\r\n").encode() + bytes(1000))
@@ -322,7 +322,7 @@ class Segmentations(unittest.TestCase):
             self.assertLess(server.rss_kb() - before, 48 << 10)
             with socket.create_connection(("127.0.0.1", server.http)) as s:
                 s.settimeout(30)
-                s.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+                s.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
                 data = gzip.decompress(self.tiny.read_bytes())
                 for i in range(0, len(data), 9973):
                     piece = data[i:i + 9973]
@@ -408,7 +408,7 @@ class Segmentations(unittest.TestCase):
             port = json.loads(process.stdout.readline())["http_port"]
             self.assertEqual(folder is None or (folder / "jobs.sqlite").exists(), True)
             with socket.create_connection(("127.0.0.1", port)) as s:
-                s.sendall(f"GET {JOBS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                s.sendall(f"GET {JOBS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 self.assertTrue(s.recv(65536).startswith(b"HTTP/1.1 404 " if folder is None else b"HTTP/1.1 200 "))
             process.terminate()
             self.assertEqual(process.wait(30), 0, process.communicate())
@@ -462,7 +462,7 @@ class Segmentations(unittest.TestCase):
         self.assertEqual((status, answer["error"]), (507, "the server's disk is full"))
         with socket.create_connection(("127.0.0.1", server.http)) as s:  # not announced
             s.settimeout(30)
-            s.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            s.sendall(f"POST {JOBS}?model={MODEL} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
             with contextlib.suppress(OSError):
                 for _ in range(120):
                     s.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")

@@ -294,7 +294,7 @@ class Scheduling(unittest.TestCase):
     def test_cancel_on_disconnect(self):
         with serving(ISOLINE, {"m": identity(max_batch=1, delay_ms=500)}) as server:
             body = json.dumps({"inputs": [tensor([1])]}).encode()
-            request = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            request = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
             sockets = [socket.create_connection(("127.0.0.1", server.http)) for _ in range(3)]
             for s in sockets:
                 s.sendall(request)
