@@ -70,6 +70,16 @@ class Check:
         self.judge("cuda_kernel_bench --small --half: every kernel and tiling against a naive convolution", r and r.returncode == 0 and last,
                    seconds=round(s, 2), said=last)
 
+    def sanitize(self, tool, kind, program, options, passes=lambda r: True):
+        """Judges one program under one of compute-sanitizer's tools."""
+        r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / program, options, timeout=150)
+        said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
+        ran = r and passes(r)
+        if not ran:
+            print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
+        self.judge(f"compute-sanitizer {kind} {program} {options.removeprefix('--gtest_filter=')}", ran and r.returncode == 0 and said,
+                   seconds=round(s, 1), said=said)
+
     def sanitizer(self):
         tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         if not Path(tool).exists():
@@ -81,16 +91,9 @@ class Check:
                                             ("scan_device_test", "ScanDevice.StopsWhenAskedTo", 1)):
                 if kind == "racecheck" and program == "scan_device_test":
                     continue  # too much for racecheck (its process ends after two minutes without a finding or a reason)
-                r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / program, f"--gtest_filter={pattern}", timeout=150)
-                said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
-                ran = r and f"[  PASSED  ] {count} test" in r.stdout and "SKIPPED" not in r.stdout
-                if not ran:
-                    print((r.stdout + r.stderr)[-2500:] if r else "", flush=True)
-                self.judge(f"compute-sanitizer {kind} {program} {pattern}", ran and r.returncode == 0 and said, seconds=round(s, 1), said=said)
-
-            r, s = self.run(tool, "--tool", kind, "--error-exitcode", "9", self.bin / "cuda_kernel_bench", "--channels", timeout=150)
-            said = [line.strip("= ") for line in (r.stdout if r else "").splitlines() if "SUMMARY" in line]
-            self.judge(f"compute-sanitizer {kind} cuda_kernel_bench --channels", r and r.returncode == 0 and said, seconds=round(s, 1), said=said)
+                self.sanitize(tool, kind, program, f"--gtest_filter={pattern}",
+                              lambda r: f"[  PASSED  ] {count} test" in r.stdout and "SKIPPED" not in r.stdout)
+            self.sanitize(tool, kind, "cuda_kernel_bench", "--channels")
 
     def labels(self, path):
         import numpy

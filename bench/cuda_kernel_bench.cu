@@ -8,8 +8,8 @@
 //   cuda_kernel_bench --time     times only
 //   cuda_kernel_bench --half     without float32
 //   cuda_kernel_bench --choices N  fp16, batch N: times of every kernel and tiling with the rule's bits
-//   cuda_kernel_bench --hopper N  fp16, batch N: times of the rule's kernel and of all on Hopper's
-//   instructions cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
+//   cuda_kernel_bench --hopper N  fp16, batch N: times of the rule's kernel and of all of Hopper's
+//   cuda_kernel_bench --layer N  times of one layer only, once (for a profiler)
 //
 // The floor of a layer is the larger of FLOP / 790 TFLOP/s (TF32: 395, float32: 60) and bytes / 3.0 TB/s
 // (H100; inputs and weights read once, outputs written once). Exit code 1 if any check fails.

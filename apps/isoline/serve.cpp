@@ -1,7 +1,6 @@
 // isoline serve: a folder of models over the Open Inference Protocol, until SIGTERM or SIGINT.
 #include <pthread.h>
 
-#include <cctype>
 #include <csignal>
 #include <iostream>
 #include <thread>
@@ -87,8 +86,6 @@ Status serve_models(const Options& o) {
   }
   front.only_known_hosts = front.tokens.empty() && (o.address == "::1" || o.address.starts_with("127."));
   front.host_names = o.host_names;
-  for (std::string& name : front.host_names)
-    for (char& c : name) c = char(std::tolower(static_cast<unsigned char>(c)));
   std::shared_ptr<net::TlsContext> http_tls, grpc_tls;
   if (!o.tls_key.empty()) {
     ISOLINE_ASSIGN(http_tls, net::TlsContext::load(o.tls_certificate, o.tls_key, false));

@@ -71,12 +71,20 @@ std::optional<std::vector<std::string>> split_path(std::string_view path) {
   return parts;
 }
 
+namespace {
+
+std::string lower(std::string text) {
+  for (char& c : text)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  return text;
+}
+
+}  // namespace
+
 std::string media_type(std::string_view content_type) {
   std::string type(content_type.substr(0, content_type.find(';')));
   while (!type.empty() && type.back() == ' ') type.pop_back();
-  for (char& c : type)
-    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
-  return type;
+  return lower(std::move(type));
 }
 
 namespace {
@@ -95,13 +103,10 @@ bool from_another_site(const net::HttpHead& head) {
 // "localhost:8000", "127.0.0.1", "[::1]:8000": what no other site can have as its name.
 bool known_host(std::string_view host, const std::vector<std::string>& names) {
   if (host.empty() || host.front() == '[') return true;
-  std::string name(host.substr(0, host.rfind(':')));
-  for (char& c : name)
-    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  const std::string name = lower(std::string(host.substr(0, host.rfind(':'))));
   if (name.find_first_not_of("0123456789.") == std::string::npos) return true;
-  const std::string_view local = "localhost";
-  if (name == local || (name.size() > local.size() && name.ends_with(".localhost"))) return true;
-  return std::find(names.begin(), names.end(), name) != names.end();
+  if (name == "localhost" || name.ends_with(".localhost")) return true;
+  return std::any_of(names.begin(), names.end(), [&](const std::string& n) { return lower(n) == name; });
 }
 
 }  // namespace
@@ -110,8 +115,7 @@ std::optional<HttpResponse> refuse_stranger(const FrontendOptions& options, cons
   if (options.only_known_hosts && !known_host(head.header("host"), options.host_names))
     return failure(403,
                    "this server needs no token, so it answers to its address and 'localhost' only; start it "
-                   "with --host-name for "
-                   "another name");
+                   "with --host-name for another name");
   if (head.method != "GET" && head.method != "HEAD" && from_another_site(head))
     return failure(403, "pages of other sites may not ask this server");
   if (authorized(options.tokens, head.header("authorization"))) return std::nullopt;

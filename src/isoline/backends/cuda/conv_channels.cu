@@ -52,6 +52,7 @@ struct Tile {
   // Of a tile: a plane, or with stride 2 its even or its odd voxels along x.
   static constexpr int kLines = kStride * (kY - 1) + 3, kLine = kStride == 1 ? kX + 2 : kX + 1;
   static constexpr int kVoxels = kLines * kLine, kVoxelBytes = kChannels * 2;
+  static_assert(kVoxelBytes == 64);                // the kind of swizzling goes with it
   static constexpr int kRepeat = 8 * kVoxelBytes;  // of the pattern of swizzling: where tiles begin
   static constexpr int kTileBytes = (kVoxels * kVoxelBytes + kRepeat - 1) / kRepeat * kRepeat;
   static constexpr int kTiles = kStride, kStageBytes = kTiles * kTileBytes;
@@ -134,10 +135,9 @@ struct Descriptor {
 __device__ __forceinline__ Descriptor plain_matrix(const void* shared, int deep_bytes, int wide_bytes) {
   return {uint32_t(deep_bytes >> 4) << 16 | shared_address(shared) >> 4, uint32_t(wide_bytes >> 4)};
 }
-// Rows of kBytes, swizzled; how far apart eight rows are from the next eight.
-template <int kBytes>
+// Rows of 64 bytes, swizzled; how far apart eight rows are from the next eight.
 __device__ __forceinline__ Descriptor swizzled_matrix(const void* shared, int eight_bytes) {
-  constexpr uint32_t kMode = kBytes == 64 ? 2 : 3;
+  constexpr uint32_t kMode = 2;
   return {1u << 16 | shared_address(shared) >> 4, kMode << 30 | uint32_t(eight_bytes >> 4)};
 }
 
@@ -235,8 +235,7 @@ __device__ __forceinline__ void transform_planes(const ConvArgs& p, const char* 
   constexpr int kEights = Shape::kChannels / 8, kEach = Shape::kTransformers / kEights;
   constexpr int kBetween = Shape::kTileBytes / Shape::kVoxelBytes;  // voxels from one tile to the next
   constexpr int kAll = (Shape::kTiles - 1) * kBetween + Shape::kVoxels, kUnits = (kAll + kEach - 1) / kEach;
-  constexpr int kTogether = kUnits <= 16 ? kUnits : (kUnits + 1) / 2;
-  static_assert(kUnits <= 32 && kEach % 8 == 0);
+  static_assert(kUnits <= 16 && kEach % 8 == 0);  // registers; swizzling
   const int eight = threadIdx.x % kEights, first = threadIdx.x / kEights;
   // Units of 16 bytes are swizzled by the voxel's place in the pattern, which is the same for all of a
   // thread's.
@@ -277,30 +276,25 @@ __device__ __forceinline__ void transform_planes(const ConvArgs& p, const char* 
     if (any_transformed) {
       const uint32_t at = shared_address(stages) + place.turn.slot * Shape::kStageBytes + of_thread;
       const uint32_t inside = transformed && unsigned(place.z()) < unsigned(p.in_z) ? inside_xy : 0;
+      // All reads come first: one at a time, the latency of each would count. Beyond the last voxel there are
+      // others'.
+      uint4 value[kUnits];
 #pragma unroll
-      for (int begin = 0; begin < kUnits; begin += kTogether) {
-        // All reads come first: one at a time, the latency of each would count. Beyond the last voxel there
-        // are others'.
-        uint4 value[kTogether];
+      for (int i = 0; i < kUnits; ++i) {
+        const bool exists = (i + 1) * kEach <= kAll || first + i * kEach < kAll;
+        value[i] = load_shared(at + (exists ? i * kEach * Shape::kVoxelBytes : 0));
+      }
+      __syncwarp();  // or the compiler moves reads back between the writes
 #pragma unroll
-        for (int i = 0; i < kTogether; ++i) {
-          const int unit = begin + i;
-          const bool exists = (unit + 1) * kEach <= kAll || first + unit * kEach < kAll;
-          if (unit < kUnits) value[i] = load_shared(at + (exists ? unit * kEach * Shape::kVoxelBytes : 0));
-        }
-        __syncwarp();  // or the compiler moves reads back between the writes
-#pragma unroll
-        for (int i = 0; i < kTogether; ++i) {
-          if (begin + i >= kUnits) continue;
-          const auto transform = [&](uint32_t two, const float4& by) {
-            const float2 f = unpack<T>(two);
-            return slope.leaky(pack2<T>(fmaf(f.x, by.x, by.y), fmaf(f.y, by.z, by.w)));
-          };
-          const uint4 now = make_uint4(transform(value[i].x, affine[0]), transform(value[i].y, affine[1]),
-                                       transform(value[i].z, affine[2]), transform(value[i].w, affine[3]));
-          // Padding stays 0.
-          store_shared(at + (begin + i) * kEach * Shape::kVoxelBytes, now, inside >> (begin + i) & 1);
-        }
+      for (int i = 0; i < kUnits; ++i) {
+        const auto transform = [&](uint32_t two, const float4& by) {
+          const float2 f = unpack<T>(two);
+          return slope.leaky(pack2<T>(fmaf(f.x, by.x, by.y), fmaf(f.y, by.z, by.w)));
+        };
+        const uint4 now = make_uint4(transform(value[i].x, affine[0]), transform(value[i].y, affine[1]),
+                                     transform(value[i].z, affine[2]), transform(value[i].w, affine[3]));
+        // Padding stays 0.
+        store_shared(at + i * kEach * Shape::kVoxelBytes, now, inside >> i & 1);
       }
       // Products read through another path than these writes.
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -400,7 +394,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const char* st
   // The same value in all lanes, and the compiler knows.
   const int warpgroup = __shfl_sync(~0u, int(threadIdx.x - Shape::kProducers) >> 7, 0);
   const bool fetches = threadIdx.x == Shape::kProducers + 128;  // weights
-  const Descriptor inputs = swizzled_matrix<Shape::kVoxelBytes>(stages, Shape::kStride * kLineUnits * 16);
+  const Descriptor inputs = swizzled_matrix(stages, Shape::kStride * kLineUnits * 16);
   const Descriptor factors =
       plain_matrix(weights, Shape::kPair ? pair_weight_bytes(p.chunks) / 2 : 1024, 128);
   Slabs<Shape> coming;
@@ -560,7 +554,7 @@ bool encode(const ConvArgs& a, DataType type, CUtensorMap* map) {
              map,
              type == DataType::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
              5, const_cast<void*>(a.in), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             Shape::kChannels == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B,
+             CU_TENSOR_MAP_SWIZZLE_64B,
              a.in_c <= Shape::kChannels ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B
                                         : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
