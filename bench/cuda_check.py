@@ -93,7 +93,7 @@ class Check:
                     continue  # too much for racecheck (its process ends after two minutes without a finding or a reason)
                 self.sanitize(tool, kind, program, f"--gtest_filter={pattern}",
                               lambda r: f"[  PASSED  ] {count} test" in r.stdout and "SKIPPED" not in r.stdout)
-            self.sanitize(tool, kind, "cuda_kernel_bench", "--channels")
+            self.sanitize(tool, kind, "cuda_kernel_bench", "--planes")
 
     def labels(self, path):
         import numpy

@@ -4,7 +4,7 @@
 //
 //   cuda_kernel_bench            everything, a table and one line of JSON per layer
 //   cuda_kernel_bench --small    correctness on small sizes only (also for compute-sanitizer)
-//   cuda_kernel_bench --channels  the same of Hopper's kernel with channels as rows, more boxes than processors
+//   cuda_kernel_bench --planes   the same of Hopper's kernels of planes.cuh, more boxes than processors
 //   cuda_kernel_bench --time     times only
 //   cuda_kernel_bench --half     without float32
 //   cuda_kernel_bench --choices N  fp16, batch N: times of every kernel and tiling with the rule's bits
@@ -539,13 +539,13 @@ void time_choices(int n, bool hopper) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool small = false, only_time = false, half = false, channels = false;
+  bool small = false, only_time = false, half = false, planes = false;
   int only_layer = -1, choices = 0, hopper = 0;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--small")) small = true;
     if (!std::strcmp(argv[i], "--time")) only_time = true;
     if (!std::strcmp(argv[i], "--half")) half = true;
-    if (!std::strcmp(argv[i], "--channels")) channels = true;
+    if (!std::strcmp(argv[i], "--planes")) planes = true;
     if (!std::strcmp(argv[i], "--choices") && i + 1 < argc) choices = std::atoi(argv[++i]);
     if (!std::strcmp(argv[i], "--hopper") && i + 1 < argc) hopper = std::atoi(argv[++i]);
     if (!std::strcmp(argv[i], "--layer") && i + 1 < argc) only_layer = std::atoi(argv[++i]);
@@ -559,12 +559,15 @@ int main(int argc, char** argv) {
     std::printf("%.4f ms\n", time_layer(kLayers[only_layer], DataType::kFloat16, 1, true, 1, &floor_ms));
     return 0;
   }
-  if (channels) {
+  if (planes) {
     const ConvShape one{{3, 3, 3}, {1, 1, 1}, {ConvKernelKind::kChannels}},
-        two{{3, 3, 3}, {2, 2, 2}, {ConvKernelKind::kChannels}};
+        two{{3, 3, 3}, {2, 2, 2}, {ConvKernelKind::kChannels}},
+        march{{3, 3, 3}, {1, 1, 1}, {ConvKernelKind::kMarch}};
     int failed = 0;
-    for (const Case& c : {Case{2, 24, 64, 64, 64, 32, one}, Case{1, 9, 35, 70, 24, 32, one, 8, 8, 8},
-                          Case{1, 16, 64, 64, 72, 128, one}, Case{2, 36, 62, 130, 40, 64, two}}) {
+    for (const Case& c : {Case{2, 24, 64, 64, 64, 64, one}, Case{1, 9, 35, 70, 24, 40, one, 8, 8, 8},
+                          Case{1, 16, 64, 64, 72, 128, one}, Case{2, 36, 62, 130, 40, 64, two},
+                          Case{3, 10, 128, 128, 40, 32, march}, Case{1, 9, 35, 70, 24, 24, march, 8, 8, 8},
+                          Case{1, 40, 64, 64, 8, 32, march}}) {
       failed += !check(c, DataType::kFloat16);
     }
     return failed ? 1 : 0;

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 
 SETTINGS = (("fp16, TTA, .5", ["--precision", "fp16", "--step", "0.5", "--tta", "all"]),
+            ("fp16, TTA, .5, batch 2", ["--precision", "fp16", "--step", "0.5", "--tta", "all", "--batch", "2"]),
             ("fp16, no TTA, .75", ["--precision", "fp16", "--step", "0.75", "--tta", "none"]),
             ("bf16, no TTA, .75", ["--precision", "bf16", "--step", "0.75", "--tta", "none"]))
 

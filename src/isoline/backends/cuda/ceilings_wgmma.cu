@@ -2,6 +2,7 @@
 // convolutions use it, two warpgroups a processor that wait for nothing else.
 #include "isoline/backends/cuda/ceilings.h"
 
+#include "isoline/backends/cuda/hopper.cuh"
 #include "isoline/backends/cuda/products.cuh"
 
 namespace isoline::cuda {
@@ -20,8 +21,6 @@ __device__ __forceinline__ uint64_t descriptor(const void* operand) {
   return units(shared_address(operand)) | units(128) << 16 | units(256) << 32;
 }
 
-#define ISOLINE_C4(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
-#define ISOLINE_C16(i) ISOLINE_C4(i), ISOLINE_C4(i + 4), ISOLINE_C4(i + 8), ISOLINE_C4(i + 12)
 #define ISOLINE_WGMMA128(type)                                                                                  \
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                     \
                " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
@@ -40,8 +39,6 @@ __device__ __forceinline__ void multiply(float (&c)[kN / 2], const uint32_t (&a)
   }
 }
 #undef ISOLINE_WGMMA128
-#undef ISOLINE_C16
-#undef ISOLINE_C4
 
 template <typename T>
 __device__ __forceinline__ void run(float* sums) {

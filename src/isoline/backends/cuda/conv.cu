@@ -131,12 +131,15 @@ cudaError_t make_plan(const Tensor& in, bool planar, const Tensor& out, const Co
       if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kWgmma) {
         plan_wgmma(*plan, limits, shape.choice, &fits);
       }
-      if (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kChannels) {
+      const auto consider = [&](ConvKernelKind of, auto plan_other) {
+        if (kind != ConvKernelKind::kRule && kind != of) return;
         ConvPlan other = *plan;
         bool other_fits = false;
-        plan_channels(other, limits, shape.choice, &other_fits);
+        plan_other(other, limits, shape.choice, &other_fits);
         if (other_fits && (!fits || other.clocks < plan->clocks)) *plan = other, fits = true;
-      }
+      };
+      consider(ConvKernelKind::kChannels, plan_channels);
+      consider(ConvKernelKind::kMarch, plan_march);
     }
 #endif
     if (!fits && (kind == ConvKernelKind::kRule || kind == ConvKernelKind::kMma)) {
@@ -212,8 +215,8 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   ConvPlan plan;
   if (make_plan(in, false, out, tried, &plan) != cudaSuccess) return {};
   if (in.type == DataType::kFloat32) return {{ConvKernelKind::kFp32}};
-  const bool channels = plan.layout == WeightLayout::kChannels32 || plan.layout == WeightLayout::kChannels64;
-  const bool wgmma = plan.layout != WeightLayout::kMma;
+  const bool wgmma = plan.layout == WeightLayout::kWgmma32 || plan.layout == WeightLayout::kWgmma64;
+  const bool planes = !wgmma && plan.layout != WeightLayout::kMma;  // through planes.cuh
   const int tile = plan.args.m_warps, splits = plan.args.splits;
   DeviceLimits limits;
   if (device_limits(&limits) != cudaSuccess) return {};
@@ -235,13 +238,14 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
       return;
     found.push_back(choice);
   };
-  if (wgmma) {
-    if (channels) {
-      add({ConvKernelKind::kChannels});
+  if (planes || wgmma) {
+    if (planes) {
+      const bool marches = plan.layout == WeightLayout::kMarch;
+      add({marches ? ConvKernelKind::kMarch : ConvKernelKind::kChannels});
       if (same_bits) return found;
     }
     ConvChoice choice{ConvKernelKind::kWgmma};
-    choice.producers = channels ? 2 : plan.threads / 128 - 2;
+    choice.producers = planes ? 2 : plan.threads / 128 - 2;
     add(choice);
     choice.producers = 3 - choice.producers;
     add(choice);
@@ -249,11 +253,11 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   } else {
     add({ConvKernelKind::kMma, tile, plan.args.n_warps, plan.args.stages, splits});
   }
-  if (!same_bits) add({ConvKernelKind::kChannels});
+  if (!same_bits) add({ConvKernelKind::kChannels}), add({ConvKernelKind::kMarch});
   // Products are added up in one order whatever the tile; statistics are added up by box, unless the parts of
   // a split convolution are added up first.
   std::vector<int> parts{splits};
-  if (!same_bits) parts = {1, 2, 4, 8, 16, wgmma ? 1 : splits};
+  if (!same_bits) parts = {1, 2, 4, 8, 16, planes || wgmma ? 1 : splits};
   for (const int k : parts) {
     for (const int m : {4, 2, 1}) {
       if (same_bits && splits == 1 && m != tile) continue;
@@ -290,7 +294,9 @@ cudaError_t conv(const Tensor& in, const LoadTransform& load, const Tensor& out,
   if (in.type == DataType::kFloat32) {
     error = launch_fp32(plan, stream);
 #ifdef ISOLINE_CUDA_WGMMA
-  } else if (plan.layout == WeightLayout::kChannels32 || plan.layout == WeightLayout::kChannels64) {
+  } else if (plan.layout == WeightLayout::kMarch) {
+    error = launch_march(plan, in.type, stream);
+  } else if (plan.layout == WeightLayout::kChannels) {
     error = launch_channels(plan, in.type, stream);
   } else if (plan.layout != WeightLayout::kMma) {
     error = launch_wgmma(plan, in.type, stream);

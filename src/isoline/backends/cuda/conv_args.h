@@ -61,11 +61,13 @@ struct DeviceLimits {
 void plan_mma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_wgmma(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_channels(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
+void plan_march(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& choice, bool* fits);
 void plan_fp32(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 void plan_planar(ConvPlan& plan, const DeviceLimits& limits, bool* fits);
 cudaError_t launch_mma(const ConvPlan& plan, cudaStream_t stream);
 cudaError_t launch_wgmma(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_channels(const ConvPlan& plan, DataType type, cudaStream_t stream);
+cudaError_t launch_march(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_planar(const ConvPlan& plan, DataType type, cudaStream_t stream);
 cudaError_t launch_fp32(const ConvPlan& plan, cudaStream_t stream);
 

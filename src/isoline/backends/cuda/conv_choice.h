@@ -3,7 +3,7 @@
 
 namespace isoline::cuda {
 
-enum class ConvKernelKind { kRule, kFp32, kMma, kWgmma, kChannels };
+enum class ConvKernelKind { kRule, kFp32, kMma, kWgmma, kChannels, kMarch };
 
 // kRule: what the fixed rule says. Numbers that do not count for a kind are 0.
 struct ConvChoice {

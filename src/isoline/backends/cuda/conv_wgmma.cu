@@ -59,8 +59,6 @@ struct Barriers {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 // c += a * b of 64 x 16 inputs (registers of the warpgroup) and 16 x kN weights (shared memory).
-#define ISOLINE_C4(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
-#define ISOLINE_C16(i) ISOLINE_C4(i), ISOLINE_C4(i + 4), ISOLINE_C4(i + 8), ISOLINE_C4(i + 12)
 #define ISOLINE_WGMMA32(type)                                                              \
   asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type                 \
                " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, " \
@@ -89,8 +87,6 @@ __device__ __forceinline__ void multiply(float (&c)[kN / 2], const uint32_t (&a)
 }
 #undef ISOLINE_WGMMA64
 #undef ISOLINE_WGMMA32
-#undef ISOLINE_C16
-#undef ISOLINE_C4
 
 // Registers may be read or written again from here on (the compiler does not see that products are on their
 // way).

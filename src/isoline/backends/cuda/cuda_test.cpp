@@ -75,59 +75,70 @@ TEST(CudaPack, Tf32WeightsLieInFragmentOrderAndAreRounded) {
   EXPECT_EQ(floats[256], -1.0f);
 }
 
+// Of a convolution whose inputs have gaps among the tensor's 56 channels, the last chunk of which is half
+// empty.
+struct GappedConv {
+  static constexpr int kChannels = 56, kChunks = 4;
+  explicit GappedConv(int out_channels) : out(out_channels) {
+    for (int i = 0; i < kChannels; ++i)
+      if (i % 5 != 3) positions.push_back(i);
+    weight.resize(size_t(out) * positions.size() * 27);
+    for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i % 2039 + 1);  // exact in fp16
+  }
+  std::vector<std::byte> packed(WeightLayout layout) const {
+    const ConvShape shape{{3, 3, 3}, {1, 1, 1}};
+    return pack_conv_weights(DataType::kFloat16, weight.data(), out, int(positions.size()), shape, kChannels,
+                             positions.data(), layout);
+  }
+  float want(int o, int channel, int kz, int tap) const {
+    const auto at = std::find(positions.begin(), positions.end(), channel);
+    if (o >= out || at == positions.end()) return 0;
+    return weight[(size_t(o) * positions.size() + size_t(at - positions.begin())) * 27 +
+                  size_t(kz * 9 + tap)];
+  }
+  int out;
+  std::vector<int> positions;
+  std::vector<float> weight;
+};
+
 // Read back as conv_channels.cu's products do: matrices of rows of 16 inputs, the two halves of a row apart.
 TEST(CudaPack, ChannelsAreRowsOfTheMatricesOfWeights) {
-  constexpr int kChannels = 56, kChunks = 4;  // the last one is half empty
-  std::vector<int> positions;
-  for (int i = 0; i < kChannels; ++i)
-    if (i % 5 != 3) positions.push_back(i);  // gaps
-  const int in = int(positions.size());
-  const auto output_of = [](int row) {  // of 16
-    return 4 * (row % 8 / 2) + 2 * (row / 8) + row % 2;
-  };
-  for (const int out : {24, 72}) {
-    const bool pair = out <= 32;
-    std::vector<float> weight(size_t(out * in * 27));
-    for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i % 2039 + 1);  // exact in fp16
-    const ConvShape shape{{3, 3, 3}, {1, 1, 1}};
-    const auto packed =
-        pack_conv_weights(DataType::kFloat16, weight.data(), out, in, shape, kChannels, positions.data(),
-                          pair ? WeightLayout::kChannels32 : WeightLayout::kChannels64);
-    const auto* const halves = reinterpret_cast<const __half*>(packed.data());
-    const auto want = [&](int o, int channel, int kz, int tap) {
-      const auto at = std::find(positions.begin(), positions.end(), channel);
-      if (o >= out || at == positions.end()) return 0.0f;
-      return weight[size_t((o * in + int(at - positions.begin())) * 27 + kz * 9 + tap)];
-    };
-    size_t read = 0;
-    if (pair) {
-      const int rows = (kChunks * 9 * 4 + 1) * 32;
-      ASSERT_EQ(packed.size(), size_t(rows) * 32);
+  const GappedConv conv(72);
+  const auto packed = conv.packed(WeightLayout::kChannels);
+  const auto* const halves = reinterpret_cast<const __half*>(packed.data());
+  ASSERT_EQ(packed.size(), size_t(2 * GappedConv::kChunks * 27 * 64 * 32));
+  size_t read = 0;
+  for (int tile = 0; tile < 2; ++tile)
+    for (int two = 0; two < GappedConv::kChunks / 2; ++two)
+      for (int kz = 0; kz < 3; ++kz)
+        for (int chunk = 0; chunk < 2; ++chunk)
+          for (int tap = 0; tap < 9; ++tap)
+            for (int half = 0; half < 2; ++half)
+              for (int row = 0; row < 64; ++row)
+                for (int k = 0; k < 8; ++k, ++read) {
+                  const int o = tile * 64 + row / 16 * 16 + 4 * (row % 8 / 2) + 2 * (row % 16 / 8) + row % 2;
+                  const float w = conv.want(o, (two * 2 + chunk) * 16 + half * 8 + k, kz, tap);
+                  ASSERT_EQ(__half2float(halves[read]), w) << "output " << o << ", input " << k;
+                }
+}
+
+// Read back as conv_march.cu's products do: columns of 16 inputs, all kz in one matrix.
+TEST(CudaPack, MarchHasTheTapsAlongZBesideEachOther) {
+  const GappedConv conv(24);
+  const auto packed = conv.packed(WeightLayout::kMarch);
+  const auto* const halves = reinterpret_cast<const __half*>(packed.data());
+  ASSERT_EQ(packed.size(), size_t(GappedConv::kChunks * 9 * 96 * 32));
+  size_t read = 0;
+  for (int chunk = 0; chunk < GappedConv::kChunks; ++chunk)
+    for (int tap = 0; tap < 9; ++tap)
       for (int half = 0; half < 2; ++half)
-        for (int row = 0; row < rows; ++row)
-          for (int k = 0; k < 8; ++k, ++read) {
-            const int block = row / 32, strip = block / 4, kz = 3 - block % 4;
-            const int o = row % 32 / 16 * 16 + output_of(row % 16);
-            const float w = kz == 3 ? 0 : want(o, strip / 9 * 16 + half * 8 + k, kz, strip % 9);
-            ASSERT_EQ(__half2float(halves[read]), w) << "row " << row << ", input " << k;
-          }
-    } else {
-      ASSERT_EQ(packed.size(), size_t(2 * kChunks * 27 * 64 * 32));
-      for (int tile = 0; tile < 2; ++tile)
-        for (int two = 0; two < kChunks / 2; ++two)
-          for (int kz = 0; kz < 3; ++kz)
-            for (int chunk = 0; chunk < 2; ++chunk)
-              for (int tap = 0; tap < 9; ++tap)
-                for (int half = 0; half < 2; ++half)
-                  for (int row = 0; row < 64; ++row)
-                    for (int k = 0; k < 8; ++k, ++read) {
-                      const int o = tile * 64 + row / 16 * 16 + output_of(row % 16);
-                      const float w = want(o, (two * 2 + chunk) * 16 + half * 8 + k, kz, tap);
-                      ASSERT_EQ(__half2float(halves[read]), w) << "output " << o << ", input " << k;
-                    }
-    }
-    EXPECT_EQ(read * 2, packed.size());
-  }
+        for (int kz = 0; kz < 3; ++kz)
+          for (int column = 0; column < 32; ++column)
+            for (int k = 0; k < 8; ++k, ++read) {
+              const int o = 8 * (column % 8 / 2) + 2 * (column / 8) + column % 2;
+              const float w = conv.want(o, chunk * 16 + half * 8 + k, kz, tap);
+              ASSERT_EQ(__half2float(halves[read]), w) << "output " << o << ", input " << k;
+            }
 }
 
 // Read back as transpose_fragments.cu's lanes do.

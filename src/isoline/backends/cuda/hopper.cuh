@@ -9,6 +9,10 @@ namespace isoline::cuda {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+// Accumulators of wgmma, c[i] and those after it, as operands of asm.
+#define ISOLINE_C4(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
+#define ISOLINE_C16(i) ISOLINE_C4(i), ISOLINE_C4(i + 4), ISOLINE_C4(i + 8), ISOLINE_C4(i + 12)
+
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, int count) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
 }

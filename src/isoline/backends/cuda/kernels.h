@@ -55,7 +55,7 @@ struct Statistics {
 };
 
 // The order of packed weights depends on the kernel that will read them: conv_needs() says which.
-enum class WeightLayout { kMma, kWgmma32, kWgmma64, kChannels32, kChannels64 };
+enum class WeightLayout { kMma, kWgmma32, kWgmma64, kChannels, kMarch };
 
 // Weights as conv() wants them, made once on the host: pack_conv_weights() in pack.h.
 struct ConvWeights {

@@ -59,16 +59,21 @@ std::vector<std::byte> pack_tf32(const float* weight, int out_channels, int in_c
   return packed;
 }
 
+// A lane's accumulators of 32 columns are eight consecutive channels, as in fragment order: column 8 f + j is
+// output 8 * (j / 2) + 2 * f + j % 2.
+size_t column_of_32(size_t o) {
+  return o % 8 / 2 * 8 + o % 32 / 8 * 2 + o % 2;
+}
+
 // conv_wgmma.cu, kernel 3x3x3: [tile of n outputs][chunk of 16 inputs][kx][kz][ky][half of the chunk][n][8
-// inputs]. Column 8 f + j of a run of 32 is output 8 * (j / 2) + 2 * f + j % 2: a lane's accumulators are
-// eight consecutive channels, as in fragment order.
+// inputs].
 std::vector<std::byte> pack_wgmma(DataType type, const float* weight, int out_channels, int in_channels,
                                   int tensor_channels, const int* positions, size_t n) {
   const size_t tiles = (size_t(out_channels) + n - 1) / n, chunks = size_t(tensor_channels + 15) / 16;
   std::vector<std::byte> packed(tiles * chunks * 27 * n * 16 * 2);
   auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
   for (size_t o = 0; o < size_t(out_channels); ++o) {
-    const size_t column = o % n / 32 * 32 + o % 8 / 2 * 8 + o % 32 / 8 * 2 + o % 2;
+    const size_t column = o % n / 32 * 32 + column_of_32(o);
     for (size_t i = 0; i < size_t(in_channels); ++i) {
       const size_t channel = positions ? size_t(positions[i]) : i;
       const float* const from = weight + (o * size_t(in_channels) + i) * 27;
@@ -81,16 +86,13 @@ std::vector<std::byte> pack_wgmma(DataType type, const float* weight, int out_ch
   return packed;
 }
 
-// conv_channels.cu, kernel 3x3x3. 64 rows: [tile of 64 outputs][pair of chunks of 16
-// inputs][kz][chunk][ky][kx] [half of the chunk][row][8 inputs]. 32: [half of the chunk][row][8 inputs], the
-// rows being blocks of 32: for each (chunk of 16 inputs, ky, kx) zeros, kz = 2, 1, 0; zeros at the end. Rows
-// 8 h + r of each 16 are output 4 (r / 2) + 2 h + r % 2: what a lane has of a voxel, once it is transposed,
-// are four consecutive channels.
+// conv_channels.cu, kernel 3x3x3: [tile of 64 outputs][pair of chunks of 16 inputs][kz][chunk][ky][kx] [half
+// of the chunk][row][8 inputs]. Rows 8 h + r of each 16 are output 4 (r / 2) + 2 h + r % 2: what a lane has
+// of a voxel, once it is transposed, are four consecutive channels.
 std::vector<std::byte> pack_channels(DataType type, const float* weight, int out_channels, int in_channels,
-                                     int tensor_channels, const int* positions, bool pair) {
+                                     int tensor_channels, const int* positions) {
   const size_t chunks = size_t(tensor_channels + 15) / 16, tiles = (size_t(out_channels) + 63) / 64;
-  const size_t rows = pair ? (chunks * 9 * 4 + 1) * 32 : 64;
-  std::vector<std::byte> packed((pair ? rows : tiles * chunks * 27 * 64) * 16 * 2);
+  std::vector<std::byte> packed(tiles * chunks * 27 * 64 * 16 * 2);
   auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
   for (size_t o = 0; o < size_t(out_channels); ++o) {
     const size_t row = o % 64 / 16 * 16 + o % 4 / 2 * 8 + o % 16 / 4 * 2 + o % 2;
@@ -99,12 +101,30 @@ std::vector<std::byte> pack_channels(DataType type, const float* weight, int out
                    half = channel % 16 / 8;
       const float* const from = weight + (o * size_t(in_channels) + i) * 27;
       for (size_t tap = 0; tap < 27; ++tap) {  // (kz, ky, kx)
-        const size_t block = (chunk * 9 + tap % 9) * 4 + 3 - tap / 9;
         const size_t of_pair = chunks - chunk / 2 * 2 > 1 ? 2 : 1;
         const size_t slab = o / 64 * chunks * 3 + chunk / 2 * 6 + tap / 9 * of_pair + chunk % 2;
-        const size_t at =
-            pair ? half * rows + block * 32 + row : ((slab * 9 + tap % 9) * 2 + half) * 64 + row;
+        const size_t at = ((slab * 9 + tap % 9) * 2 + half) * 64 + row;
         halves[at * 8 + channel % 8] = to_bits(type, from[tap]);
+      }
+    }
+  }
+  return packed;
+}
+
+// conv_march.cu, kernel 3x3x3: [chunk of 16 inputs, an even number][ky][kx][half of the chunk][kz][32
+// outputs][8 inputs], the outputs in the order of columns that pack_wgmma() has.
+std::vector<std::byte> pack_march(DataType type, const float* weight, int out_channels, int in_channels,
+                                  int tensor_channels, const int* positions) {
+  const size_t chunks = size_t(tensor_channels + 31) / 32 * 2;
+  std::vector<std::byte> packed(chunks * 9 * 96 * 16 * 2);
+  auto* const halves = reinterpret_cast<uint16_t*>(packed.data());
+  for (size_t o = 0; o < size_t(out_channels); ++o) {
+    for (size_t i = 0; i < size_t(in_channels); ++i) {
+      const size_t channel = positions ? size_t(positions[i]) : i;
+      const float* const from = weight + (o * size_t(in_channels) + i) * 27;
+      for (size_t tap = 0; tap < 27; ++tap) {  // (kz, ky, kx)
+        const size_t at = (channel / 16 * 9 + tap % 9) * 2 + channel % 16 / 8;
+        halves[(at * 96 + tap / 9 * 32 + column_of_32(o)) * 8 + channel % 8] = to_bits(type, from[tap]);
       }
     }
   }
@@ -121,9 +141,11 @@ std::vector<std::byte> pack_channels(DataType type, const float* weight, int out
 std::vector<std::byte> pack_conv_weights(DataType type, const float* weight, int out_channels,
                                          int in_channels, const ConvShape& shape, int tensor_channels,
                                          const int* positions, WeightLayout layout) {
-  if (layout == WeightLayout::kChannels32 || layout == WeightLayout::kChannels64) {
-    return pack_channels(type, weight, out_channels, in_channels, tensor_channels, positions,
-                         layout == WeightLayout::kChannels32);
+  if (layout == WeightLayout::kChannels) {
+    return pack_channels(type, weight, out_channels, in_channels, tensor_channels, positions);
+  }
+  if (layout == WeightLayout::kMarch) {
+    return pack_march(type, weight, out_channels, in_channels, tensor_channels, positions);
   }
   if (layout != WeightLayout::kMma) {
     return pack_wgmma(type, weight, out_channels, in_channels, tensor_channels, positions,

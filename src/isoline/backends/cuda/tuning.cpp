@@ -59,6 +59,8 @@ std::string to_string(const ConvChoice& c) {
       return "wgmma p" + std::to_string(c.producers);
     case ConvKernelKind::kChannels:
       return "channels";
+    case ConvKernelKind::kMarch:
+      return "march";
     case ConvKernelKind::kMma:
       break;
   }
@@ -68,7 +70,7 @@ std::string to_string(const ConvChoice& c) {
 
 Result<ConvChoice> parse_choice(const std::string& text) {
   for (const ConvKernelKind kind :
-       {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kChannels}) {
+       {ConvKernelKind::kRule, ConvKernelKind::kFp32, ConvKernelKind::kChannels, ConvKernelKind::kMarch}) {
     const ConvChoice c{kind};
     if (text == to_string(c)) return c;
   }

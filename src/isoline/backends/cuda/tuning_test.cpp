@@ -27,7 +27,8 @@ class Tuning : public ::testing::Test {
 TEST(TuningChoice, TextIsReadBackAndNothingElse) {
   for (const ConvChoice& c :
        {ConvChoice{}, ConvChoice{ConvKernelKind::kFp32}, ConvChoice{ConvKernelKind::kWgmma, 0, 0, 0, 0, 2},
-        ConvChoice{ConvKernelKind::kChannels}, ConvChoice{ConvKernelKind::kMma, 1, 4, 2, 16}}) {
+        ConvChoice{ConvKernelKind::kChannels}, ConvChoice{ConvKernelKind::kMarch},
+        ConvChoice{ConvKernelKind::kMma, 1, 4, 2, 16}}) {
     const auto back = parse_choice(to_string(c));
     ASSERT_TRUE(back.ok()) << to_string(c);
     EXPECT_EQ(*back, c);
