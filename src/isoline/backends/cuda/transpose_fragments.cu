@@ -22,30 +22,28 @@ __device__ __forceinline__ void pack8(const float (&e)[8], uint32_t (&to)[4]) {
   for (int i = 0; i < 4; ++i) to[i] = pack2<T>(e[2 * i], e[2 * i + 1]);
 }
 
-// kGroups: at least the groups of 32 input channels; kTiles: of 16 voxels, per warp.
-template <class T, int kGroups, int kTiles>
-__global__ void __launch_bounds__(kThreads, kGroups < 4 ? 3 : 2)
+// A warp has 16 voxels: with 32 there were fewer warps in flight, and stores waited. kGroups: at least the groups of
+// 32 input channels.
+template <class T, int kGroups>
+__global__ void __launch_bounds__(kThreads, kGroups < 4 ? 4 : kGroups < 8 ? 3 : 2)
     fragment_kernel(const __grid_constant__ TransposeArgs a, int columns_per_block) {
   const int lane = threadIdx.x & 31, row = lane >> 2, q = lane & 3, n = blockIdx.z;
   const unsigned voxels = unsigned(voxels_of(a.in));  // below 2^31
-  const unsigned first = (blockIdx.x * kWarps + (threadIdx.x >> 5)) * (kTiles * 16) + row;
+  const unsigned first = (blockIdx.x * kWarps + (threadIdx.x >> 5)) * 16 + row;
   const int groups = (a.in.c + 31) / 32;
   const T* const in = static_cast<const T*>(a.in.data) + n * voxels_of(a.in) * a.in.pitch;
 
-  // Eight channels of voxels first and first + 8 of a tile: two steps of 16 channels.
-  uint4 raw[kTiles][kGroups][2];
+  // Eight channels of voxels first and first + 8: two steps of 16 channels.
+  uint4 raw[kGroups][2];
 #pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
+  for (int r = 0; r < 2; ++r) {
+    const unsigned v = first + r * 8;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const unsigned v = first + t * 16 + r * 8;
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        const int channel = g * 32 + q * 8;
-        raw[t][g][r] = v < voxels && channel < a.in.c
-                           ? __ldg(reinterpret_cast<const uint4*>(in + int64_t(v) * a.in.pitch + channel))
-                           : make_uint4(0, 0, 0, 0);
-      }
+    for (int g = 0; g < kGroups; ++g) {
+      const int channel = g * 32 + q * 8;
+      raw[g][r] = v < voxels && channel < a.in.c
+                      ? __ldg(reinterpret_cast<const uint4*>(in + int64_t(v) * a.in.pitch + channel))
+                      : make_uint4(0, 0, 0, 0);
     }
   }
   if (a.load.scale_shift) {
@@ -55,32 +53,26 @@ __global__ void __launch_bounds__(kThreads, kGroups < 4 ? 3 : 2)
       if (channel >= a.in.c) continue;
       const Affine8 affine(a.load, int64_t(n) * a.in.c + channel);
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
+      for (int r = 0; r < 2; ++r) {
+        uint32_t words[4] = {raw[g][r].x, raw[g][r].y, raw[g][r].z, raw[g][r].w};
+        float e[8];
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          uint32_t words[4] = {raw[t][g][r].x, raw[t][g][r].y, raw[t][g][r].z, raw[t][g][r].w};
-          float e[8];
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const float2 f = unpack<T>(words[i]);
-            e[2 * i] = f.x, e[2 * i + 1] = f.y;
-          }
-          affine.apply(e);
-          pack8<T>(e, words);
-          raw[t][g][r] = make_uint4(words[0], words[1], words[2], words[3]);
+        for (int i = 0; i < 4; ++i) {
+          const float2 f = unpack<T>(words[i]);
+          e[2 * i] = f.x, e[2 * i + 1] = f.y;
         }
+        affine.apply(e);
+        pack8<T>(e, words);
+        raw[g][r] = make_uint4(words[0], words[1], words[2], words[3]);
       }
     }
   }
 
-  int to[kTiles][2];  // first output voxel; -1: no such voxel
+  int to[2];  // first output voxel; -1: no such voxel
 #pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const unsigned v = first + t * 16 + r * 8;
-      to[t][r] = v < voxels ? int(out_voxel(a, v)) : -1;
-    }
+  for (int r = 0; r < 2; ++r) {
+    const unsigned v = first + r * 8;
+    to[r] = v < voxels ? int(out_voxel(a, v)) : -1;
   }
   T* const out = static_cast<T*>(a.out.data) + n * voxels_of(a.out) * a.out.pitch;
   const int out_tiles = (a.out.c + 31) / 32, columns = a.sz * a.sy * a.sx * out_tiles;
@@ -90,18 +82,15 @@ __global__ void __launch_bounds__(kThreads, kGroups < 4 ? 3 : 2)
   const uint4* weights = static_cast<const uint4*>(a.weights) + int64_t(begin) * groups * 128 + lane;
 #pragma unroll 1
   for (int column = begin; column < end; ++column) {
-    float acc[kTiles][4][4];
+    float acc[4][4];
     const int channel = out_tile * 32 + q * 8;
     const bool mine = channel < a.out.c;
 #pragma unroll
     for (int f = 0; f < 4; ++f) {
       float2 bias = make_float2(0, 0);
       if (a.bias && mine) bias = __ldg(reinterpret_cast<const float2*>(a.bias + channel + 2 * f));
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        acc[t][f][0] = acc[t][f][2] = bias.x;
-        acc[t][f][1] = acc[t][f][3] = bias.y;
-      }
+      acc[f][0] = acc[f][2] = bias.x;
+      acc[f][1] = acc[f][3] = bias.y;
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -109,30 +98,24 @@ __global__ void __launch_bounds__(kThreads, kGroups < 4 ? 3 : 2)
       uint4 b[4];
 #pragma unroll
       for (int f = 0; f < 4; ++f) b[f] = __ldg(weights + (g * 4 + f) * 32);
+      const uint4 low = raw[g][0], high = raw[g][1];
+      const uint32_t near[4] = {low.x, high.x, low.y, high.y}, far[4] = {low.z, high.z, low.w, high.w};
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        const uint4 low = raw[t][g][0], high = raw[t][g][1];
-        const uint32_t near[4] = {low.x, high.x, low.y, high.y}, far[4] = {low.z, high.z, low.w, high.w};
+      for (int f = 0; f < 4; ++f) multiply_tile<T>(acc[f], near, b[f].x, b[f].y);
 #pragma unroll
-        for (int f = 0; f < 4; ++f) multiply_tile<T>(acc[t][f], near, b[f].x, b[f].y);
-#pragma unroll
-        for (int f = 0; f < 4; ++f) multiply_tile<T>(acc[t][f], far, b[f].z, b[f].w);
-      }
+      for (int f = 0; f < 4; ++f) multiply_tile<T>(acc[f], far, b[f].z, b[f].w);
     }
     weights += groups * 128;
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+    for (int r = 0; r < 2; ++r) {
+      if (to[r] < 0 || !mine) continue;
+      float e[8];
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if (to[t][r] < 0 || !mine) continue;
-        float e[8];
-#pragma unroll
-        for (int f = 0; f < 4; ++f) e[2 * f] = acc[t][f][2 * r], e[2 * f + 1] = acc[t][f][2 * r + 1];
-        uint32_t words[4];
-        pack8<T>(e, words);
-        *reinterpret_cast<uint4*>(out + int64_t(to[t][r] + offset) * a.out.pitch + channel) =
-            make_uint4(words[0], words[1], words[2], words[3]);
-      }
+      for (int f = 0; f < 4; ++f) e[2 * f] = acc[f][2 * r], e[2 * f + 1] = acc[f][2 * r + 1];
+      uint32_t words[4];
+      pack8<T>(e, words);
+      *reinterpret_cast<uint4*>(out + int64_t(to[r] + offset) * a.out.pitch + channel) =
+          make_uint4(words[0], words[1], words[2], words[3]);
     }
     if (++out_tile < out_tiles) continue;
     out_tile = 0;
@@ -146,26 +129,26 @@ __global__ void __launch_bounds__(kThreads, kGroups < 4 ? 3 : 2)
   }
 }
 
-template <class T, int kGroups, int kTiles>
+template <class T, int kGroups>
 cudaError_t launch(const TransposeArgs& a, cudaStream_t stream) {
-  constexpr int kRows = kWarps * kTiles * 16;
+  constexpr int kRows = kWarps * 16;
   const int64_t row_blocks = (a.in.voxels() + kRows - 1) / kRows, running = row_blocks * a.in.n;
   const int columns = a.sz * a.sy * a.sx * ((a.out.c + 31) / 32);
   const int parts = int(std::clamp<int64_t>((kWantedBlocks + running - 1) / running, 1, columns));
   const int per_block = (columns + parts - 1) / parts;
   const dim3 grid(unsigned(row_blocks), unsigned((columns + per_block - 1) / per_block), unsigned(a.in.n));
-  fragment_kernel<T, kGroups, kTiles><<<grid, kThreads, 0, stream>>>(a, per_block);
+  fragment_kernel<T, kGroups><<<grid, kThreads, 0, stream>>>(a, per_block);
   return cudaGetLastError();
 }
 
 template <class T>
 cudaError_t launch_for(const TransposeArgs& a, cudaStream_t stream) {
   const int groups = (a.in.c + 31) / 32;
-  if (groups <= 1) return launch<T, 1, 2>(a, stream);
-  if (groups <= 2) return launch<T, 2, 2>(a, stream);
-  if (groups <= 4) return launch<T, 4, 2>(a, stream);
-  if (groups <= 8) return launch<T, 8, 1>(a, stream);
-  return launch<T, kMostFragmentChannels / 32, 1>(a, stream);
+  if (groups <= 1) return launch<T, 1>(a, stream);
+  if (groups <= 2) return launch<T, 2>(a, stream);
+  if (groups <= 4) return launch<T, 4>(a, stream);
+  if (groups <= 8) return launch<T, 8>(a, stream);
+  return launch<T, kMostFragmentChannels / 32>(a, stream);
 }
 
 }  // namespace
