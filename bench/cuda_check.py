@@ -221,6 +221,7 @@ def main():
         return prepare(a.build, a.prepare)
     if a.report:
         return report(*a.report)
+    a.out.mkdir(parents=True, exist_ok=True)
     check = Check(a.bin.resolve(), a.out.resolve())
     check.results.update(date=time.strftime("%Y-%m-%d"), commit=a.commit)
     parts = {"device": check.device, "tests": check.tests, "phantoms": check.phantoms,
