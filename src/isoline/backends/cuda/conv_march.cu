@@ -17,10 +17,11 @@ namespace {
 constexpr int kMaxStages = 8;
 constexpr int kColumns = 96;                        // of a product: [output z + 1, z, z - 1][32 channels]
 constexpr int kChunkBytes = 9 * kColumns * 16 * 2;  // of weights: 16 input channels
-constexpr int kThreads = 512, kProducerRegisters = 96, kConsumerRegisters = 160;
+constexpr int kProducers = 256, kThreads = kProducers + 256;
+constexpr int kProducerRegisters = 96, kConsumerRegisters = 160;
 static_assert(kProducerRegisters + kConsumerRegisters <= 256);  // what such a block has at the start
 
-using Shape = PlaneShape<1, 8, 32, 224>;
+using Shape = PlaneShape<1, 8, 32, kProducers - 32>;  // in the last warp one thread copies
 constexpr int kProducts = Shape::kX * Shape::kY / 64 / 2;  // that a warpgroup has, each of 8 lines
 
 struct Barriers {
@@ -162,7 +163,7 @@ template <typename T>
 __device__ __forceinline__ void multiply_items(const ConvArgs& p, const char* stages, const char* weights,
                                                Barriers& barriers) {
   // The same value in all lanes, and the compiler knows.
-  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128 - 2, 0);
+  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128 - kProducers / 128, 0);
   const int warp = threadIdx.x >> 5 & 3, lane = threadIdx.x & 31;
   const int first_line = warpgroup * kProducts * 8;
   const Descriptor inputs =
@@ -267,7 +268,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("fence.mbarrier_init.release.cluster;\n fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
-  if (threadIdx.x < 256) {
+  if (threadIdx.x < kProducers) {
     fewer_registers<kProducerRegisters>();
     if (threadIdx.x < Shape::kTransformers) {
       transform_planes<T, Shape, Planes>(p, shared, barriers);
