@@ -215,8 +215,8 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   ConvPlan plan;
   if (make_plan(in, false, out, tried, &plan) != cudaSuccess) return {};
   if (in.type == DataType::kFloat32) return {{ConvKernelKind::kFp32}};
-  const bool wgmma = plan.layout == WeightLayout::kWgmma32 || plan.layout == WeightLayout::kWgmma64;
-  const bool planes = !wgmma && plan.layout != WeightLayout::kMma;  // through planes.cuh
+  const bool hopper = plan.layout != WeightLayout::kMma, marches = plan.layout == WeightLayout::kMarch;
+  const bool planes = marches || plan.layout == WeightLayout::kChannels;  // planes.cuh
   const int tile = plan.args.m_warps, splits = plan.args.splits;
   DeviceLimits limits;
   if (device_limits(&limits) != cudaSuccess) return {};
@@ -238,9 +238,8 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
       return;
     found.push_back(choice);
   };
-  if (planes || wgmma) {
+  if (hopper) {
     if (planes) {
-      const bool marches = plan.layout == WeightLayout::kMarch;
       add({marches ? ConvKernelKind::kMarch : ConvKernelKind::kChannels});
       if (same_bits) return found;
     }
@@ -253,11 +252,14 @@ std::vector<ConvChoice> conv_candidates(const Tensor& in, const Tensor& out, con
   } else {
     add({ConvKernelKind::kMma, tile, plan.args.n_warps, plan.args.stages, splits});
   }
-  if (!same_bits) add({ConvKernelKind::kChannels}), add({ConvKernelKind::kMarch});
+  if (!same_bits) {
+    add({ConvKernelKind::kChannels});
+    add({ConvKernelKind::kMarch});
+  }
   // Products are added up in one order whatever the tile; statistics are added up by box, unless the parts of
   // a split convolution are added up first.
   std::vector<int> parts{splits};
-  if (!same_bits) parts = {1, 2, 4, 8, 16, planes || wgmma ? 1 : splits};
+  if (!same_bits) parts = {1, 2, 4, 8, 16, hopper ? 1 : splits};
   for (const int k : parts) {
     for (const int m : {4, 2, 1}) {
       if (same_bits && splits == 1 && m != tile) continue;

@@ -19,19 +19,13 @@ namespace {
 constexpr int kMaxStages = 12, kSlabs = 6;
 constexpr int kSlabBytes = 9 * 64 * 32;
 
-constexpr int kTransformersOf(int stride) {
-  return stride == 1 ? 96 : 224;
-}
-
-template <int kStride_>
-struct Tile : PlaneShape<kStride_, 8, kStride_ == 1 ? 32 : 16, kTransformersOf(kStride_)> {
-  static constexpr int kStride = kStride_;
-  static constexpr int kColumns = Tile::kX * Tile::kY;              // of a product
-  static constexpr int kProducers = kTransformersOf(kStride) + 32;  // and a warp of which a thread copies
-  static constexpr int kThreads = kProducers + 256;
-  // A product of 256 columns needs more registers than a kernel of four warpgroups begins with.
+// A product of 256 columns needs more registers than a kernel of four warpgroups begins with.
+template <int kStride>
+struct Tile : PlaneShape<kStride, 8, kStride == 1 ? 32 : 16, kStride == 1 ? 128 : 256> {
+  static constexpr int kColumns = Tile::kX * Tile::kY;  // of a product
   static constexpr int kProducerRegisters = kStride == 1 ? 152 : 128;
   static constexpr int kConsumerRegisters = kStride == 1 ? 176 : 128;
+  static_assert(registers_suffice(Tile::kProducers, kProducerRegisters, kConsumerRegisters));
   static constexpr int kRows = 64;                // output channels
   static constexpr int kZ = 2;                    // outputs of a box along z, one of each warpgroup
   static constexpr int kOwn = 3;                  // planes that a warpgroup needs
@@ -299,9 +293,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const char* st
     }
     wait_products<0>();
     release();
-    // Registers hold the sums from here on (the compiler does not see that products were on their way).
-#pragma unroll
-    for (int i = 0; i < Shape::kColumns / 2; ++i) asm volatile("" : "+f"(acc[i])::"memory");
+    pin(acc);
     store_results<T, Shape>(p, item, acc, warpgroup);
   }
 }

@@ -17,11 +17,10 @@ namespace {
 constexpr int kMaxStages = 8;
 constexpr int kColumns = 96;                        // of a product: [output z + 1, z, z - 1][32 channels]
 constexpr int kChunkBytes = 9 * kColumns * 16 * 2;  // of weights: 16 input channels
-constexpr int kProducers = 256, kThreads = kProducers + 256;
-constexpr int kProducerRegisters = 96, kConsumerRegisters = 160;
-static_assert(kProducerRegisters + kConsumerRegisters <= 256);  // what such a block has at the start
 
-using Shape = PlaneShape<1, 8, 32, kProducers - 32>;  // in the last warp one thread copies
+using Shape = PlaneShape<1, 8, 32, 256>;
+constexpr int kProducerRegisters = 96, kConsumerRegisters = 160;
+static_assert(registers_suffice(Shape::kProducers, kProducerRegisters, kConsumerRegisters));
 constexpr int kProducts = Shape::kX * Shape::kY / 64 / 2;  // that a warpgroup has, each of 8 lines
 
 struct Barriers {
@@ -140,16 +139,6 @@ __device__ __forceinline__ void store_plane(const ConvArgs& p, const Item& item,
   for (int i = 0; i < 8; ++i) mine.sum[i].x += sum[i].x, mine.sum[i].y += sum[i].y;
 }
 
-// Registers hold what the program says from here on (the compiler does not see that products were on their
-// way).
-__device__ __forceinline__ void pin(float (&acc)[kProducts][48]) {
-#pragma unroll
-  for (int m = 0; m < kProducts; ++m) {
-#pragma unroll
-    for (int i = 0; i < 48; ++i) asm volatile("" : "+f"(acc[m][i])::"memory");
-  }
-}
-
 // The warpgroups issue the products of a plane in turn. Left alone they fall into step: products of both at
 // the same time, then stores of both while nothing multiplies.
 __device__ __forceinline__ void wait_for_turn(int warpgroup) {
@@ -163,7 +152,7 @@ template <typename T>
 __device__ __forceinline__ void multiply_items(const ConvArgs& p, const char* stages, const char* weights,
                                                Barriers& barriers) {
   // The same value in all lanes, and the compiler knows.
-  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128 - kProducers / 128, 0);
+  const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128 - Shape::kProducers / 128, 0);
   const int warp = threadIdx.x >> 5 & 3, lane = threadIdx.x & 31;
   const int first_line = warpgroup * kProducts * 8;
   const Descriptor inputs =
@@ -252,7 +241,7 @@ __device__ __forceinline__ void multiply_items(const ConvArgs& p, const char* st
 #endif
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(Shape::kThreads, 1)
     conv_march_kernel(const __grid_constant__ ConvArgs p, const __grid_constant__ CUtensorMap map) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) char shared[];
@@ -268,7 +257,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("fence.mbarrier_init.release.cluster;\n fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
-  if (threadIdx.x < kProducers) {
+  if (threadIdx.x < Shape::kProducers) {
     fewer_registers<kProducerRegisters>();
     if (threadIdx.x < Shape::kTransformers) {
       transform_planes<T, Shape, Planes>(p, shared, barriers);
@@ -295,7 +284,7 @@ void plan_march(ConvPlan& plan, const DeviceLimits& limits, const ConvChoice& ch
   // Channels of a plane in turn, one more to be copied meanwhile.
   if (a.stages < a.chunks / Shape::kChunks + 1) return;
   plan.shared_bytes = fixed + size_t(a.stages) * Shape::kStageBytes;
-  plan.threads = kThreads;
+  plan.threads = Shape::kThreads;
   a.tiles_x = ceil_div(a.out_x, Shape::kX);
   a.tiles_y = ceil_div(a.out_y, Shape::kY);
   const int64_t columns = int64_t(a.tiles_x) * a.tiles_y * a.n;

@@ -88,16 +88,6 @@ __device__ __forceinline__ void multiply(float (&c)[kN / 2], const uint32_t (&a)
 #undef ISOLINE_WGMMA64
 #undef ISOLINE_WGMMA32
 
-// Registers may be read or written again from here on (the compiler does not see that products are on their
-// way).
-template <int kColumns, int kValues>
-__device__ __forceinline__ void pin(float (&acc)[kColumns][kValues]) {
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) {
-#pragma unroll
-    for (int j = 0; j < kValues; ++j) asm volatile("" : "+f"(acc[i][j])::"memory");
-  }
-}
 __device__ __forceinline__ Item item_of(const ConvArgs& p, int index) {
   return item_at(p, index, kSide, kSide, kSide);
 }

@@ -7,6 +7,13 @@
 
 namespace isoline::cuda {
 
+// Whether a block of one per processor has the registers that its producers and 256 others ask for: more than
+// it began with does not fail, it waits for ever.
+constexpr bool registers_suffice(int producers, int of_producer, int of_other) {
+  const int threads = producers + 256, at_start = 65536 / threads / 8 * 8;
+  return producers * of_producer + 256 * of_other <= threads * at_start;
+}
+
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 // Accumulators of wgmma, c[i] and those after it, as operands of asm.
@@ -62,6 +69,19 @@ __device__ __forceinline__ uint4 load_once(const void* from) {
 template <int kLeft>
 __device__ __forceinline__ void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
+
+// Accumulators may be read or written again from here on (the compiler does not see that products were on
+// their way).
+template <int kValues>
+__device__ __forceinline__ void pin(float (&acc)[kValues]) {
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) asm volatile("" : "+f"(acc[i])::"memory");
+}
+template <int kProducts, int kValues>
+__device__ __forceinline__ void pin(float (&acc)[kProducts][kValues]) {
+#pragma unroll
+  for (int i = 0; i < kProducts; ++i) pin(acc[i]);
 }
 
 // A box of outputs for one tile of output channels and one part of the input channels.

@@ -14,10 +14,12 @@
 namespace isoline::cuda {
 
 // A tile: a plane, or with stride 2 its even or its odd voxels along x (a product's rows or columns must lie
-// one after the other). kX x kY: outputs of a plane. kTransformers: threads.
-template <int kStride_, int kX_, int kY_, int kTransformers_>
+// one after the other). kX x kY: outputs of a plane. Of the producers, the block's first threads, one copies,
+// in the last warp; the other warps transform. 256 threads more multiply.
+template <int kStride_, int kX_, int kY_, int kProducers_>
 struct PlaneShape {
-  static constexpr int kStride = kStride_, kX = kX_, kY = kY_, kTransformers = kTransformers_;
+  static constexpr int kStride = kStride_, kX = kX_, kY = kY_;
+  static constexpr int kProducers = kProducers_, kTransformers = kProducers - 32, kThreads = kProducers + 256;
   static constexpr int kChannels = 32, kChunks = kChannels / 16;
   static constexpr int kLines = kStride * (kY - 1) + 3, kLine = kStride == 1 ? kX + 2 : kX + 1;
   static constexpr int kVoxels = kLines * kLine, kVoxelBytes = kChannels * 2;
